@@ -1,0 +1,89 @@
+# Photofinish: `make demo` runs the whole arena here, `make test` checks all of it.
+# Both need only Python 3.11 or newer, make and a shell.
+
+PORT ?= 8000
+VOTERS ?= 300
+
+VENV := .venv
+PY := $(VENV)/bin/python
+
+# Python 3.11 first: it is the version that is tested most.
+PYTHONS := python3.11 python3.12 python3.13 python3.14 python3 python
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# $(call install,REQUIREMENTS-FILE,STAMP): install when the file has changed since the last time.
+define install
+	@wanted=$$(cat $(1) $$(ls constraints.txt 2>/dev/null) | cksum) || exit 1; \
+	if [ "$$(cat $(VENV)/$(2) 2>/dev/null)" != "$$wanted" ]; then \
+		echo "Installing $(1) into $(VENV); the first time takes some minutes."; \
+		quiet=--quiet; if [ -t 1 ]; then quiet=; fi; \
+		constraints=; if [ -f constraints.txt ]; then constraints="-c constraints.txt"; fi; \
+		$(PY) -m pip install $$quiet -r $(1) $$constraints || { \
+			echo "Installing $(1) failed; pip says why above." >&2; exit 1; }; \
+		echo "$$wanted" > $(VENV)/$(2); \
+	fi
+endef
+
+# Checks print in the order in which they are listed, pytest last.
+.NOTPARALLEL:
+
+.PHONY: help demo admin test lint venv venv-dev chromium
+
+help:
+	@echo "make demo    run the arena at http://127.0.0.1:$(PORT)   (PORT=8000 VOTERS=300)"
+	@echo "make admin   make an account for /admin/ of the running demo"
+	@echo "make test    set up what the tests need and run every check"
+	@echo "make lint    the checks that need no database and no browser"
+	@echo "make venv    only install"
+
+demo: venv
+	@exec $(PY) -m arena.demo --port $(PORT) --voters $(VOTERS)
+
+admin: venv
+	@exec $(PY) -m arena.demo manage createsuperuser
+
+test: venv-dev chromium lint
+	$(PY) -m pytest
+
+lint: venv-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	@echo "$(VENV)/bin/djade --check templates"; \
+	find templates -name '*.html' -exec $(VENV)/bin/djade --target-version 5.2 --check {} +
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+venv: $(PY)
+	$(call install,requirements.txt,requirements.stamp)
+
+venv-dev: venv
+	$(call install,requirements-dev.txt,requirements-dev.stamp)
+
+$(PY):
+	@for name in $(PYTHONS); do \
+		if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+			found="$$name"; break; \
+		fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "Photofinish needs Python 3.11 or newer and found none; install one and run make again." >&2; \
+		exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$($$found --version)."; \
+	"$$found" -m venv --clear $(VENV) || { rm -f $(PY); \
+		echo "$$found cannot make a virtual environment; install its venv package (on Debian: python3-venv)." >&2; \
+		exit 1; }
+
+# The browser tests drive the system's Chromium, or Playwright's own where there is none.
+chromium: venv-dev
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+		if command -v "$$name" >/dev/null 2>&1; then exit 0; fi; \
+	done; \
+	if [ "$$(id -u)" = 0 ] && grep -q '^ID=debian' /etc/os-release 2>/dev/null; then \
+		echo "Installing Chromium for the browser tests."; \
+		apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+	else \
+		$(PY) -m playwright install chromium; \
+	fi

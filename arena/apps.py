@@ -1,0 +1,13 @@
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+
+class ArenaConfig(AppConfig):
+    name = "arena"
+    verbose_name = "Arena"
+
+    def ready(self) -> None:
+        from arena import checks  # noqa: F401  registers them
+        from arena.ledger import grant_site_role
+
+        post_migrate.connect(grant_site_role, sender=self)

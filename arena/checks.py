@@ -1,0 +1,93 @@
+"""System checks: each says what is wrong and what to set."""
+
+from typing import Any
+
+import redis
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.files.storage import default_storage
+from django.core.exceptions import ImproperlyConfigured
+from django.db import OperationalError, connection
+
+from arena.ledger import LEDGER_TABLES
+
+
+@register()
+def secret_key_is_set(**_: Any) -> list[CheckMessage]:
+    if settings.SECRET_KEY:
+        return []
+    return [
+        Error(
+            "There is no SECRET_KEY.",
+            hint="Set the environment variable SECRET_KEY to 50 random characters and keep it.",
+            id="photofinish.E001",
+        )
+    ]
+
+
+@register(Tags.database)
+def database_answers(databases: list[str] | None = None, **_: Any) -> list[CheckMessage]:
+    try:
+        connection.ensure_connection()
+    except (OperationalError, ImproperlyConfigured) as error:
+        reason = str(error).strip().splitlines()[0]
+        return [
+            Error(
+                f"PostgreSQL does not answer: {reason}.",
+                hint="Set DATABASE_URL to postgres://USER:PASSWORD@HOST:PORT/NAME of a running "
+                "server, or use `make demo`, which starts one.",
+                id="photofinish.E002",
+            )
+        ]
+    return []
+
+
+@register(Tags.database, deploy=True)
+def ledger_is_append_only(databases: list[str] | None = None, **_: Any) -> list[CheckMessage]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL"
+            " AND has_table_privilege(name, 'UPDATE, DELETE, TRUNCATE')",
+            [list(LEDGER_TABLES)],
+        )
+        open_tables = [row[0] for row in cursor.fetchall()]
+    if not open_tables:
+        return []
+    return [
+        Error(
+            f"The site's database role may change the ledger ({', '.join(open_tables)}).",
+            hint="Let another role own the tables: run `migrate` as the owner with SITE_ROLE set "
+            "to the site's role, and use the site's role in DATABASE_URL.",
+            id="photofinish.E003",
+        )
+    ]
+
+
+@register(deploy=True)
+def redis_answers(**_: Any) -> list[CheckMessage]:
+    try:
+        redis.Redis.from_url(settings.CELERY_BROKER_URL, socket_connect_timeout=3).ping()
+    except (redis.RedisError, ValueError) as error:
+        return [
+            Error(
+                f"Redis does not answer: {error}.",
+                hint="Set REDIS_URL to redis://HOST:PORT/0 of a running server.",
+                id="photofinish.E004",
+            )
+        ]
+    return []
+
+
+@register(deploy=True)
+def storage_answers(**_: Any) -> list[CheckMessage]:
+    try:
+        default_storage.exists("probe")
+    except Exception as error:  # every storage has errors of its own
+        return [
+            Error(
+                f"The media storage does not answer: {error}.",
+                hint="Set MEDIA_STORAGE to file:///a/folder or s3://bucket/prefix?endpoint_url=…",
+                id="photofinish.E005",
+            )
+        ]
+    return []

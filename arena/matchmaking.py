@@ -1,0 +1,190 @@
+"""Which two clips a voter sees next.
+
+Pairs of versions are drawn in proportion to how uncertain their difference still is, mixed with a
+uniform share so that every pair keeps being asked about; the probability is stored with the battle.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from itertools import combinations
+
+from django.conf import settings
+from django.core.files.storage import default_storage
+from django.db import connection
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from arena.models import MIXED, Battle, PairNeed, Voter
+from generation.models import Clip, ClipState
+
+Pair = tuple[int, int]  # version ids, the lower first
+
+UNIFORM_SHARE = 0.2
+# Elo points: the standard error given to a pair that has never been rated, wider than any that has.
+UNRATED = 400.0
+# Open battles one voter may hold in a stream: the one on the screen, the next one already loaded,
+# and one more for a second tab. More would let a voter pick pairs by asking again and again.
+OPEN_AT_MOST = 3
+
+READY_VERSIONS = """
+    SELECT category, version.id
+    FROM generation_version version CROSS JOIN unnest(version.categories) AS category
+    WHERE version.state = 'active' AND EXISTS (
+        SELECT 1 FROM generation_clip clip
+        WHERE clip.version_id = version.id AND clip.category = category AND clip.state = 'ready'
+    )
+    ORDER BY 1, 2
+"""
+# A pair of clips of two versions on one prompt and seed slot that this voter has not met before.
+# OFFSET 0 keeps the voter's own battles a list that is read once.
+UNSEEN_CLIPS = """
+    SELECT one.id, two.id, one.prompt_id
+    FROM generation_clip one JOIN generation_clip two USING (category, prompt_id, seed_slot)
+    WHERE one.category = %(category)s AND one.state = 'ready' AND two.state = 'ready'
+      AND one.version_id = %(first)s AND two.version_id = %(second)s
+      AND NOT EXISTS (
+        SELECT 1 FROM arena_battle battle
+        WHERE battle.voter_id = %(voter)s
+          AND (battle.left_id, battle.right_id) IN ((one.id, two.id), (two.id, one.id))
+      )
+    ORDER BY random() LIMIT 1
+"""
+
+
+def pair_probabilities(
+    versions: Sequence[int], needs: Mapping[Pair, float]
+) -> dict[Pair, float]:
+    """Probability of each pair: `UNIFORM_SHARE` uniform, the rest in proportion to its need."""
+    pairs = list(combinations(sorted(versions), 2))
+    weights = [needs.get(pair, UNRATED) for pair in pairs]
+    total = sum(weights)
+    return {
+        pair: UNIFORM_SHARE / len(pairs)
+        + (1 - UNIFORM_SHARE) * (weight / total if total else 1 / len(pairs))
+        for pair, weight in zip(pairs, weights, strict=True)
+    }
+
+
+def ready_versions() -> dict[str, list[int]]:
+    """Per category the active versions that have at least one ready clip."""
+    found: dict[str, list[int]] = {}
+    with connection.cursor() as cursor:
+        cursor.execute(READY_VERSIONS)
+        for category, version in cursor.fetchall():
+            found.setdefault(category, []).append(version)
+    return found
+
+
+def votable_pairs() -> dict[str, int]:
+    """Per category the pairs of versions that both have a ready clip of one same prompt."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT category, count(DISTINCT (one.version_id, two.version_id))"
+            " FROM generation_clip one JOIN generation_clip two"
+            " USING (category, prompt_id, seed_slot)"
+            " WHERE one.version_id < two.version_id"
+            " AND one.state = 'ready' AND two.state = 'ready' GROUP BY category"
+        )
+        return dict(cursor.fetchall())
+
+
+def open_battles(voter: Voter, stream: str) -> QuerySet[Battle]:
+    """What the voter was given and has not answered, oldest first."""
+    now = timezone.now()
+    return (
+        Battle.objects.filter(
+            voter=voter,
+            stream=stream,
+            # The same bound twice: the first one uses the index on the voter's battles.
+            created_at__gt=now - timedelta(minutes=settings.BATTLE_MINUTES),
+            expires_at__gt=now,
+            vote__isnull=True,
+            skip__isnull=True,
+        )
+        .select_related("left", "right", "prompt__image")
+        .order_by("created_at")
+    )
+
+
+def current_battle(voter: Voter, stream: str) -> Battle | None:
+    """The battle on the voter's screen: a reload shows the same one, so pairs can't be picked."""
+    return open_battles(voter, stream).first() or draw_battle(voter, stream)
+
+
+def next_battle(voter: Voter, stream: str, held: Sequence[str]) -> Battle | None:
+    """A battle beside those the voter's page holds already, for loading it ahead."""
+    battles = list(open_battles(voter, stream))
+    for battle in battles:
+        if str(battle.pk) not in held:
+            return battle
+    return draw_battle(voter, stream) if len(battles) < OPEN_AT_MOST else None
+
+
+def draw_battle(voter: Voter, stream: str, rng: random.Random | None = None) -> Battle | None:
+    """Draw categories, pairs and prompts until one is found that this voter has not seen."""
+    rng = rng or random.SystemRandom()
+    ready = {category: ids for category, ids in ready_versions().items() if len(ids) >= 2}
+    categories = list(ready) if stream == MIXED else [c for c in ready if c == stream]
+    rng.shuffle(categories)
+    for category in categories:
+        needs = {
+            (first, second): uncertainty
+            for first, second, uncertainty in PairNeed.objects.filter(
+                category=category, first__in=ready[category], second__in=ready[category]
+            ).values_list("first_id", "second_id", "uncertainty")
+        }
+        left_over = pair_probabilities(ready[category], needs)
+        probabilities = dict(left_over)
+        while left_over:
+            pair = rng.choices(list(left_over), list(left_over.values()))[0]
+            del left_over[pair]
+            if battle := _draw_clips(voter, stream, category, pair, probabilities[pair], rng):
+                return battle
+    return None
+
+
+def _draw_clips(
+    voter: Voter,
+    stream: str,
+    category: str,
+    pair: Pair,
+    probability: float,
+    rng: random.Random,
+) -> Battle | None:
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                UNSEEN_CLIPS,
+                {"category": category, "voter": voter.pk, "first": pair[0], "second": pair[1]},
+            )
+            row = cursor.fetchone()
+        if row is None:
+            return None
+        clips = Clip.objects.in_bulk(row[:2])
+        if all([_has_files(clip) for clip in clips.values()]):
+            break
+    sides = [clips[row[0]], clips[row[1]]]
+    rng.shuffle(sides)
+    battle = Battle.objects.create(
+        voter=voter,
+        stream=stream,
+        category=category,
+        prompt_id=row[2],
+        left=sides[0],
+        right=sides[1],
+        draw_probability=probability,
+        expires_at=timezone.now() + timedelta(minutes=settings.BATTLE_MINUTES),
+    )
+    return Battle.objects.select_related("left", "right", "prompt__image").get(pk=battle.pk)
+
+
+def _has_files(clip: Clip) -> bool:
+    """False, and the clip taken out of the arena with the reason, when a file is missing."""
+    for name in (clip.rendition.name, clip.poster.name):
+        if not default_storage.exists(name):
+            Clip.objects.filter(pk=clip.pk, state=ClipState.READY).update(
+                state=ClipState.FAILED, error=f"The file {name} is missing from the media storage."
+            )
+            return False
+    return True

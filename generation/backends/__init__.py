@@ -1,0 +1,53 @@
+"""Backends: one module each, named in the catalogue.
+
+A backend module has two functions:
+
+    check(settings, request)             raises CannotRender if it never could; cheap, no torch
+    render(settings, request, progress)  returns a RawClip; only ever called inside a worker
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+
+from generation.categories import Conditions
+from generation.encoding import RawClip
+
+NAMES = ("scenes", "colt", "diffusers")
+
+
+class CannotRender(Exception):
+    """The version can't make this clip, now or later; the message says why in one sentence."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a backend; `image` is uint8 [H, W, 3] or None for text to video."""
+
+    text: str
+    conditions: Conditions
+    audio: bool
+    seed: int
+    image: np.ndarray | None = None
+
+
+Progress = Callable[[int, int], None]  # step, steps
+
+
+class Backend(Protocol):
+    def check(self, settings: Mapping[str, Any], request: Request) -> None: ...
+
+    def render(
+        self, settings: Mapping[str, Any], request: Request, progress: Progress
+    ) -> RawClip: ...
+
+
+def backend(name: str) -> Backend:
+    """The backend of that name; importing it must not import torch."""
+    if name not in NAMES:
+        raise CannotRender(f"There is no backend “{name}”; there are {', '.join(NAMES)}.")
+    module: Any = import_module(f"generation.backends.{name}")
+    return module

@@ -1,0 +1,23 @@
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from generation.catalog import CATALOG, CatalogError, load_catalog
+
+
+class Command(BaseCommand):
+    help = "Load models and versions from a catalogue file; safe to repeat."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("file", nargs="?", type=Path, default=CATALOG)
+
+    def handle(self, *args: Any, file: Path, **options: Any) -> None:
+        try:
+            loaded = load_catalog(file)
+        except CatalogError as error:
+            raise CommandError(str(error)) from None
+        self.stdout.write(
+            f"Catalogue: {loaded.created} created, {loaded.changed} changed, {loaded.same} as before."
+        )

@@ -1,0 +1,58 @@
+"""Prints the prompt set `scenes`: sentences drawn from the grammar.
+
+    python -m generation.scenes.write_prompts > generation/prompt_sets/scenes.toml
+"""
+
+import numpy as np
+
+from generation.scenes.grammar import Scene, draw_scene
+
+PROMPTS = 240
+IMAGE_EVERY = 3  # every third prompt is image to video
+SEED = 7
+HEADER = """\
+# Written by `python -m generation.scenes.write_prompts`. The images of its image-to-video prompts
+# are first frames that the project's own renderer draws when the set is loaded.
+slug = "scenes"
+name = "Scenes"
+description = "Sentences of the small world that the built-in models know: coloured shapes that move and strike."
+aspect = "1:1"
+seconds = 2
+seed_slots = 1
+"""
+
+
+def tags(scene: Scene) -> list[str]:
+    found = ["single-subject" if len(scene.actors) == 1 else "multi-character"]
+    if any(actor.motion in ("bounces", "falls") for actor in scene.actors):
+        found.append("physics")
+    if any(actor.motion.startswith("slides") for actor in scene.actors):
+        found.append("travel")
+    if scene.time == "at night":
+        found.append("night")
+    return found
+
+
+def clear(scene: Scene) -> bool:
+    """Two actors that slide along one floor hide each other: nobody could judge that."""
+    return sum(actor.motion.startswith("slides") for actor in scene.actors) < 2
+
+
+def main() -> None:
+    rng = np.random.default_rng(SEED)
+    chosen: list[Scene] = []
+    while len(chosen) < PROMPTS:
+        scene = draw_scene(rng, pair_share=0.3)
+        if clear(scene) and scene not in chosen:
+            chosen.append(scene)
+    print(HEADER)
+    for index, scene in enumerate(chosen):
+        words = ", ".join(f'"{tag}"' for tag in tags(scene))
+        print(f'[[prompt]]\nkey = "scenes-{index + 1:03}"\ntext = "{scene}"\ntags = [{words}]')
+        if index % IMAGE_EVERY == IMAGE_EVERY - 1:
+            print('image = "scene"')
+        print()
+
+
+if __name__ == "__main__":
+    main()

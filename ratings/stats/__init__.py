@@ -1,0 +1,53 @@
+"""From votes to numbers: ratings, intervals and ranks, in pure numpy and scipy.
+
+Arrays go in, frozen results come out; nothing here knows of Django or of a database.
+A leaderboard is four calls::
+
+    votes = Comparisons(left, right, outcome, voter, prompt, n_versions)
+    ratings = fit(votes)
+    draws = vote_bootstrap(votes, rng=numpy.random.default_rng(seed))
+    low, high = rating_interval(ratings, draws)
+    ranks = rank(ratings, draws)
+"""
+
+from ratings.stats.bootstrap import percentile_interval, rating_interval, vote_bootstrap
+from ratings.stats.bradley_terry import (
+    DEFAULT_PRIOR,
+    ELO_PER_LOGIT,
+    MEAN_ELO,
+    NotConverged,
+    Ratings,
+    fit,
+)
+from ratings.stats.comparisons import Comparisons, Outcome, PairCounts
+from ratings.stats.ranks import (
+    Differences,
+    Ranks,
+    WinRates,
+    difference_intervals,
+    probability_better,
+    rank,
+    win_rates,
+)
+
+__all__ = [
+    "DEFAULT_PRIOR",
+    "ELO_PER_LOGIT",
+    "MEAN_ELO",
+    "Comparisons",
+    "Differences",
+    "NotConverged",
+    "Outcome",
+    "PairCounts",
+    "Ranks",
+    "Ratings",
+    "WinRates",
+    "difference_intervals",
+    "fit",
+    "percentile_interval",
+    "probability_better",
+    "rank",
+    "rating_interval",
+    "vote_bootstrap",
+    "win_rates",
+]

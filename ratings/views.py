@@ -1,0 +1,315 @@
+"""Pages and files of the leaderboards."""
+
+import csv
+from typing import Any
+
+from django.db.models import Count, FloatField, Max, Prefetch, QuerySet
+from django.db.models.aggregates import Aggregate
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
+from django.views.decorators.http import require_GET
+
+from arena.context import category_facts
+from generation.categories import Category
+from generation.models import Clip, ClipState, Model, Version, VersionState
+from ratings.models import Leaderboard, Standing
+
+NEW_BELOW = 100  # votes: listed apart, not ranked
+PROVISIONAL_BELOW = 300  # votes
+SETTLED_WITHIN = 25.0  # Elo points to either side
+COLUMNS = (
+    "rank_low", "rank_high", "name", "lab", "weights", "rating", "low", "high", "votes",
+    "win_rate", "mark",
+)  # fmt: skip
+
+
+class Median(Aggregate):
+    function = "percentile_cont"
+    name = "median"
+    template = "%(function)s(0.5) WITHIN GROUP (ORDER BY %(expressions)s)"
+    output_field = FloatField()
+
+
+def latest_boards(categories: list[Category]) -> dict[str, Leaderboard]:
+    """The newest snapshot of each category with its standings, in three queries."""
+    newest = (
+        Leaderboard.objects.filter(category__in=categories)
+        .order_by("category", "-pk")
+        .distinct("category")
+    )
+    standings: QuerySet[Standing] = Standing.objects.select_related("version__model").order_by(
+        "-rating", "version_id"
+    )
+    boards = newest.prefetch_related(Prefetch("standings", standings))
+    return {board.category: board for board in boards}
+
+
+def mark_of(standing: Standing) -> str:
+    """new, provisional or settled: how far the standing is to be trusted."""
+    if standing.votes < NEW_BELOW:
+        return "new"
+    open_end = standing.rating is None or standing.low is None or standing.high is None
+    if open_end or standing.votes < PROVISIONAL_BELOW:
+        return "provisional"
+    wide = max(standing.high - standing.rating, standing.rating - standing.low) > SETTLED_WITHIN
+    return "provisional" if wide else "settled"
+
+
+def speeds(category: str) -> dict[int, tuple[float, str]]:
+    """Per version the median seconds of rendering a clip and the hardware most of them ran on."""
+    rows = (
+        Clip.objects.filter(category=category, state=ClipState.READY)
+        .values("version_id", "hardware")
+        .annotate(seconds=Median("render_seconds"))
+        .order_by("hardware")
+    )
+    return {row["version_id"]: (row["seconds"], row["hardware"]) for row in rows}
+
+
+def standing_facts(standing: Standing, speed: tuple[float, str] | None = None) -> dict[str, Any]:
+    version = standing.version
+    return {
+        "rank_low": standing.rank_low,
+        "rank_high": standing.rank_high,
+        "name": version.public_name,
+        "slug": version.public_slug,
+        "lab": version.public_lab,
+        "url": version.public_url,
+        "weights": "" if version.disguised else version.model.weights,
+        "rating": standing.rating,
+        "low": standing.low,
+        "high": standing.high,
+        "votes": standing.votes,
+        "win_rate": standing.win_rate,
+        "mark": mark_of(standing),
+        "price": None if version.disguised else version.price_per_second,
+        "seconds_per_clip": speed[0] if speed and not version.disguised else None,
+        "hardware": speed[1] if speed and not version.disguised else "",
+        "tied_with_leader": standing.tied_with_leader,
+    }
+
+
+def split_standings(board: Leaderboard) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The ranked rows, best first, and those that can't be ranked yet."""
+    known = speeds(board.category)
+    ranked, unranked = [], []
+    for standing in board.standings.all():
+        facts = standing_facts(standing, known.get(standing.version_id))
+        comparable = standing.rating is not None and facts["mark"] != "new"
+        (ranked if comparable else unranked).append(facts)
+    return ranked, unranked
+
+
+def tie_sentence(standings: list[dict[str, Any]]) -> str:
+    if not standings:
+        return "No version has enough votes to be ranked yet."
+    names = [standings[0]["name"]] + [s["name"] for s in standings[1:] if s["tied_with_leader"]]
+    if len(names) == 1:
+        return f"{names[0]} leads."
+    return f"{', '.join(names[:-1])} and {names[-1]} lead in a statistical tie."
+
+
+def _axis(standings: list[dict[str, Any]]) -> dict[str, float]:
+    """The part of the rating axis that the bars are drawn on, rounded outward to 50 points."""
+    ends = [s[key] for s in standings for key in ("low", "rating", "high") if s[key] is not None]
+    if not ends:
+        return {"low": 950.0, "high": 1050.0}
+    return {"low": min(ends) // 50 * 50, "high": -(-max(ends) // 50) * 50}
+
+
+def _category(slug: str) -> Category:
+    try:
+        return Category(slug)
+    except ValueError:
+        raise Http404(f"There is no category {slug}.") from None
+
+
+def _summary(category: Category, board: Leaderboard | None, top: int) -> dict[str, Any]:
+    ranked, unranked = split_standings(board) if board else ([], [])
+    leader = ranked[0] if ranked else None
+    return {
+        "category": category_facts(category),
+        "leader": leader
+        and {**leader, "interval_low": leader["low"], "interval_high": leader["high"]},
+        "votes": board.votes if board else 0,
+        "versions": len(ranked) + len(unranked),
+        "tied": any(s["tied_with_leader"] for s in ranked),
+        "top": ranked[:top],
+        "windows": _axis(ranked[:top]),
+    }
+
+
+def _summaries(top: int) -> list[dict[str, Any]]:
+    boards = latest_boards(list(Category))
+    return [_summary(category, boards.get(category.value), top) for category in Category]
+
+
+@require_GET
+def home(request: HttpRequest) -> HttpResponse:
+    return render(request, "arena/home.html", {"boards": _summaries(1)})
+
+
+@require_GET
+def leaderboards(request: HttpRequest) -> HttpResponse:
+    return render(request, "ratings/leaderboards.html", {"boards": _summaries(5)})
+
+
+@require_GET
+def leaderboard(request: HttpRequest, category: str) -> HttpResponse:
+    chosen = _category(category)
+    board = latest_boards([chosen]).get(chosen.value)
+    ranked, unranked = split_standings(board) if board else ([], [])
+    context = {
+        "category": category_facts(chosen),
+        "board": board and _board_facts(board),
+        "standings": ranked,
+        "unranked": unranked,
+        "tie_sentence": tie_sentence(ranked),
+        "windows": _axis(ranked),
+        "csv_url": reverse("leaderboard_csv", args=[chosen.value]),
+        "json_url": reverse("leaderboard_json", args=[chosen.value]),
+    }
+    return render(request, "ratings/leaderboard.html", context)
+
+
+def _board_facts(board: Leaderboard) -> dict[str, Any]:
+    return {
+        "category": board.category,
+        "created_at": board.created_at,
+        "last_vote_id": board.last_vote_id,
+        "votes": board.votes,
+        "voters": board.voters,
+        "simulated_share": board.simulated_votes / board.votes if board.votes else 0.0,
+        "method": board.method,
+        "replicates": board.replicates,
+        "seed": board.seed,
+    }
+
+
+@require_GET
+def leaderboard_json(request: HttpRequest, category: str) -> JsonResponse:
+    chosen = _category(category)
+    board = latest_boards([chosen]).get(chosen.value)
+    ranked, unranked = split_standings(board) if board else ([], [])
+    facts = _board_facts(board) if board else {"category": chosen.value, "votes": 0}
+    return JsonResponse({**facts, "standings": ranked, "not_ranked": unranked})
+
+
+@require_GET
+def leaderboard_csv(request: HttpRequest, category: str) -> HttpResponse:
+    chosen = _category(category)
+    board = latest_boards([chosen]).get(chosen.value)
+    ranked, unranked = split_standings(board) if board else ([], [])
+    response = HttpResponse(
+        content_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{chosen.value}.csv"'},
+    )
+    writer = csv.DictWriter(response, COLUMNS, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(ranked)
+    writer.writerows({**row, "rank_low": None, "rank_high": None} for row in unranked)
+    return response
+
+
+@require_GET
+def methodology(request: HttpRequest) -> HttpResponse:
+    return render(request, "ratings/methodology.html")
+
+
+@require_GET
+def models_page(request: HttpRequest) -> HttpResponse:
+    """Every model that may be named, with its versions."""
+    shown = []
+    for model in Model.objects.prefetch_related("versions"):
+        versions = [v for v in model.versions.all() if _public(v)]
+        if not versions:
+            continue
+        shown.append(
+            {
+                "name": model.name,
+                "lab": model.lab,
+                "weights": model.weights,
+                "licence": model.licence,
+                "released_on": model.released_on,
+                "url": model.get_absolute_url(),
+                "versions": [
+                    {
+                        "name": version.name,
+                        "state": version.state,
+                        "categories": [Category(c).short for c in version.categories],
+                        "url": version.public_url,
+                    }
+                    for version in versions
+                ],
+            }
+        )
+    return render(request, "generation/models.html", {"models": shown})
+
+
+def _public(version: Version) -> bool:
+    return not version.disguised and version.state != VersionState.DRAFT
+
+
+@require_GET
+def model_page(request: HttpRequest, slug: str) -> HttpResponse:
+    model = get_object_or_404(Model, slug=slug)
+    versions = [v for v in model.versions.select_related("parent") if _public(v)]
+    if not versions:  # a model whose versions all compete under codenames has no page yet
+        raise Http404(f"There is no model {slug}.")
+    clips = {
+        row["version_id"]: row
+        for row in Clip.objects.filter(version__in=versions, state=ClipState.READY)
+        .values("version_id")
+        .annotate(count=Count("pk"), seconds=Median("render_seconds"), hardware=Max("hardware"))
+    }
+    boards = latest_boards(list(Category))
+    context = {
+        "model": {
+            "name": model.name,
+            "lab": model.lab,
+            "weights": model.weights,
+            "licence": model.licence,
+            "released_on": model.released_on,
+            "links": model.links,
+            "in_house": model.in_house,
+            "description": model.description,
+        },
+        "versions": [_version_facts(v, clips.get(v.pk, {}), boards) for v in versions],
+    }
+    return render(request, "generation/model.html", context)
+
+
+def _version_facts(
+    version: Version, clips: dict[str, Any], boards: dict[str, Leaderboard]
+) -> dict[str, Any]:
+    standings = [
+        {
+            **standing_facts(standing),
+            "category_label": Category(board.category).label,
+            "url": reverse("leaderboard", args=[board.category]),
+        }
+        for board in boards.values()
+        for standing in board.standings.all()
+        if standing.version_id == version.pk and standing.rating is not None
+    ]
+    length = f"{version.min_seconds:g} s"
+    if version.max_seconds != version.min_seconds:
+        length = f"{version.min_seconds:g}–{version.max_seconds:g} s"
+    return {
+        "slug": version.slug,
+        "name": version.name,
+        "state": version.state,
+        "codename": version.codename,
+        "parent": version.parent.name if version.parent and _public(version.parent) else "",
+        "categories": [Category(c).short for c in version.categories],
+        "resolution": f"{version.width}×{version.height}",
+        "fps": f"{version.fps:g}",
+        "length": length,
+        "price": version.price_per_second,
+        "availability": version.availability,
+        "clips_ready": clips.get("count", 0),
+        "seconds_per_clip": clips.get("seconds"),
+        "hardware": clips.get("hardware", ""),
+        "standings": standings,
+    }

@@ -1,0 +1,109 @@
+/**
+ * Talks to the site about battles: asks for the next one, holds its clips ready, sends the answer.
+ *
+ * @typedef {"left" | "tie" | "both_bad" | "right"} Choice
+ * @typedef {{ video: string, poster: string }} Clip
+ * @typedef {{
+ *   id: string, category: string, category_label: string, prompt: string, language: string,
+ *   image: string | null, audio: boolean, left: Clip, right: Clip,
+ *   vote_url: string, skip_url: string, width: number, height: number,
+ * }} Battle
+ * @typedef {{ name: string, lab: string, url: string }} Entrant
+ * @typedef {{ choice: Choice, left: Entrant, right: Entrant, my_votes: number }} Reveal
+ * @typedef {{ battle: Battle | null, reason: string }} Next
+ */
+
+/** The site answered, and its answer is no. The message is a sentence for the voter. */
+export class Refused extends Error {}
+
+/** No answer came: the same request may be sent again. */
+export class Unreachable extends Error {}
+
+/**
+ * @param {string} url
+ * @param {string} token
+ * @param {Record<string, string>} [fields]
+ * @returns {Promise<any>}
+ */
+async function post(url, token, fields = {}) {
+  let response;
+  try {
+    response = await fetch(url, {
+      method: "POST",
+      headers: { Accept: "application/json", "X-CSRFToken": token },
+      body: new URLSearchParams(fields),
+      credentials: "same-origin",
+    });
+  } catch {
+    throw new Unreachable("The site can't be reached. Check your connection and try again.");
+  }
+  if (response.ok) return response.json();
+  let answer;
+  try {
+    answer = await response.json();
+  } catch {
+    answer = {};
+  }
+  if (typeof answer.error === "string") throw new Refused(answer.error);
+  if (response.status >= 500) {
+    throw new Unreachable(`The site failed (error ${response.status}). Try again in a moment.`);
+  }
+  throw new Refused(`The site refused the request (error ${response.status}). Load the page again.`);
+}
+
+/** @param {Battle} battle @param {Choice} choice @param {string} token @returns {Promise<Reveal>} */
+export function castVote(battle, choice, token) {
+  return post(battle.vote_url, token, { choice });
+}
+
+/** @param {Battle} battle @param {string} token @returns {Promise<{ skipped: boolean }>} */
+export function skipBattle(battle, token) {
+  return post(battle.skip_url, token);
+}
+
+/** @param {string} url @returns {Promise<string>} */
+async function download(url) {
+  let response;
+  try {
+    response = await fetch(url, { credentials: "same-origin" });
+  } catch {
+    throw new Unreachable("The next clips could not be loaded. Check your connection and try again.");
+  }
+  if (!response.ok) {
+    throw new Unreachable(`A clip of the next pair could not be loaded (error ${response.status}).`);
+  }
+  return URL.createObjectURL(await response.blob());
+}
+
+/**
+ * The next battle with both clips wholly in memory, so that it can start at once.
+ *
+ * @param {string} url
+ * @param {string} token
+ * @returns {Promise<Next>}
+ */
+export async function fetchNext(url, token) {
+  /** @type {Next} */
+  const next = await post(url, token);
+  const { battle } = next;
+  if (!battle) return next;
+  const [left, right] = await Promise.all([download(battle.left.video), download(battle.right.video)]);
+  for (const picture of [battle.left.poster, battle.right.poster, battle.image]) {
+    if (picture) new Image().src = picture; // into the browser's cache; nobody waits for it
+  }
+  return {
+    ...next,
+    battle: {
+      ...battle,
+      left: { ...battle.left, video: left },
+      right: { ...battle.right, video: right },
+    },
+  };
+}
+
+/** Give the memory of a finished battle back. @param {Battle} battle */
+export function release(battle) {
+  for (const { video } of [battle.left, battle.right]) {
+    if (video.startsWith("blob:")) URL.revokeObjectURL(video);
+  }
+}

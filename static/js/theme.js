@@ -1,0 +1,28 @@
+// Runs before the first paint, so that a remembered theme never flashes the other one.
+"use strict";
+(() => {
+  const root = document.documentElement;
+  root.dataset.js = "";
+
+  const remembered = () => {
+    try {
+      return localStorage.getItem("theme");
+    } catch {
+      return null; // storage is blocked: the system's preference decides
+    }
+  };
+  const theme = remembered();
+  if (theme === "light" || theme === "dark") root.dataset.theme = theme;
+
+  document.addEventListener("click", (event) => {
+    if (!(event.target instanceof Element) || !event.target.closest("[data-theme-toggle]")) return;
+    const systemIsDark = matchMedia("(prefers-color-scheme: dark)").matches;
+    const current = root.dataset.theme ?? (systemIsDark ? "dark" : "light");
+    root.dataset.theme = current === "dark" ? "light" : "dark";
+    try {
+      localStorage.setItem("theme", root.dataset.theme);
+    } catch {
+      // storage is blocked: the choice lasts for this page
+    }
+  });
+})();

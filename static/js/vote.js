@@ -1,0 +1,528 @@
+/**
+ * The voting page: shows a battle, takes the answer by button or key, reveals the names in place
+ * and goes on to the next battle, which was loaded meanwhile.
+ */
+
+import { castVote, fetchNext, Refused, release, skipBattle } from "./battle.js";
+import { Players } from "./players.js";
+
+/** @typedef {import("./battle.js").Battle} Battle */
+/** @typedef {import("./battle.js").Choice} Choice */
+/** @typedef {import("./battle.js").Entrant} Entrant */
+/** @typedef {import("./battle.js").Next} Next */
+/** @typedef {import("./battle.js").Reveal} Reveal */
+/** @typedef {import("./players.js").Hearing} Hearing */
+/** @typedef {import("./players.js").Side} Side */
+/** @typedef {"watching" | "sending" | "revealed" | "troubled" | "waiting" | "empty"} State */
+
+/** Long enough to read two names, short enough not to wait for it. */
+const REVEAL_MS = 2500;
+
+/** @type {Side[]} */
+const SIDES = ["left", "right"];
+
+/** @type {Record<Choice, string>} */
+const VERDICT = {
+  left: "Lane 1 wins",
+  right: "Lane 2 wins",
+  tie: "A tie",
+  both_bad: "Both bad",
+};
+
+/** @type {Record<string, Choice>} */
+const CHOICE_OF_KEY = {
+  ArrowLeft: "left", 1: "left",
+  ArrowRight: "right", 2: "right",
+  ArrowDown: "tie", t: "tie", 3: "tie",
+  ArrowUp: "both_bad", b: "both_bad", 4: "both_bad",
+};
+
+/** @type {Record<string, Hearing>} */
+const HEARING_OF_KEY = { a: "left", d: "right", m: "mute" };
+
+/**
+ * @template {Element} T
+ * @param {string} selector
+ * @returns {T}
+ */
+function find(selector) {
+  const element = document.querySelector(selector);
+  if (!element) throw new Error(`The voting page has no ${selector}.`);
+  return /** @type {T} */ (element);
+}
+
+/** A switch that remembers itself; without storage it lasts for the page. */
+class Remembered {
+  /** @param {string} name @param {boolean} initial */
+  constructor(name, initial) {
+    this.name = `vote.${name}`;
+    this.value = initial;
+    try {
+      const kept = localStorage.getItem(this.name);
+      if (kept !== null) this.value = kept === "on";
+    } catch {
+      // storage is blocked: start from the initial value
+    }
+  }
+
+  /** @param {boolean} value */
+  set(value) {
+    this.value = value;
+    try {
+      localStorage.setItem(this.name, value ? "on" : "off");
+    } catch {
+      // storage is blocked: the value lasts for this page
+    }
+  }
+}
+
+const arena = /** @type {HTMLElement} */ (find("[data-arena]"));
+const voteForm = /** @type {HTMLFormElement} */ (find("[data-vote-form]"));
+const skipForm = /** @type {HTMLFormElement} */ (find("[data-skip-form]"));
+const choiceButtons = /** @type {HTMLButtonElement[]} */ ([...voteForm.querySelectorAll("button")]);
+const stage = /** @type {HTMLElement} */ (find("[data-stage]"));
+const after = /** @type {HTMLElement} */ (find("[data-after]"));
+const trouble = /** @type {HTMLElement} */ (find("[data-trouble]"));
+const troubleAction = /** @type {HTMLButtonElement} */ (find("[data-trouble-action]"));
+const nextButton = /** @type {HTMLButtonElement} */ (find("[data-next]"));
+const startButton = /** @type {HTMLButtonElement} */ (find("[data-start]"));
+const toggleButton = /** @type {HTMLButtonElement} */ (find("[data-toggle]"));
+const timing = /** @type {HTMLInputElement} */ (find("[data-timing]"));
+const clock = /** @type {HTMLOutputElement} */ (find("[data-clock]"));
+const soundBox = /** @type {HTMLElement} */ (find("[data-sound]"));
+const soundOn = /** @type {HTMLButtonElement} */ (find("[data-sound-on]"));
+const hearGroup = /** @type {HTMLElement} */ (find("[data-hear-group]"));
+const promptImage = /** @type {HTMLAnchorElement} */ (find("[data-prompt-image]"));
+const lightbox = /** @type {HTMLDialogElement} */ (find("[data-lightbox]"));
+const csrfToken = /** @type {HTMLInputElement} */ (find("[name=csrfmiddlewaretoken]")).value;
+const nextUrl = /** @type {string} */ (arena.dataset.nextUrl);
+
+const lane = {
+  left: /** @type {HTMLElement} */ (find("[data-lane=left]")),
+  right: /** @type {HTMLElement} */ (find("[data-lane=right]")),
+};
+const nameplate = {
+  left: /** @type {HTMLElement} */ (find("[data-nameplate=left]")),
+  right: /** @type {HTMLElement} */ (find("[data-nameplate=right]")),
+};
+
+const players = new Players(find("[data-video=left]"), find("[data-video=right]"));
+const autoAdvance = new Remembered("auto-advance", true);
+const shortcuts = new Remembered("shortcuts", true);
+const sound = new Remembered("sound", false);
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+/** @type {Battle | null} */
+let battle = JSON.parse(find("#battle-data").textContent ?? "null");
+/** @type {Promise<Next> | null} */
+let upcoming = null;
+/** @type {State} */
+let state = "empty";
+/** @type {Animation | null} */
+let countdown = null;
+
+/** @param {State} next */
+function enter(next) {
+  state = next;
+  arena.dataset.state = next;
+  voteForm.hidden = next === "revealed" || next === "troubled";
+  after.hidden = next !== "revealed";
+  trouble.hidden = next !== "troubled";
+  skipForm.hidden = next === "revealed";
+}
+
+/** @param {string} sentence */
+function announce(sentence) {
+  find("[data-announce]").textContent = sentence;
+}
+
+/** @param {boolean} open */
+function openVoting(open) {
+  for (const button of choiceButtons) button.setAttribute("aria-disabled", String(!open));
+}
+
+// ---- showing a battle ----
+
+/** @param {Battle} shown */
+function show(shown) {
+  if (battle && battle !== shown) release(battle);
+  battle = shown;
+  find("[data-battle]").toggleAttribute("hidden", false);
+  find("[data-empty]").toggleAttribute("hidden", true);
+  find("[data-category]").textContent = shown.category_label;
+  const prompt = /** @type {HTMLElement} */ (find("[data-prompt]"));
+  prompt.textContent = shown.prompt;
+  prompt.lang = shown.language;
+  voteForm.action = shown.vote_url;
+  skipForm.action = shown.skip_url;
+  showImage(shown.image);
+  clearReveal();
+  stage.dataset.shape = shape(shown);
+  players.load(shown);
+  begin();
+}
+
+/** @param {{ width: number, height: number }} size */
+function shape({ width, height }) {
+  if (width === height) return "square";
+  return width > height ? "wide" : "tall";
+}
+
+/** @param {string | null} url */
+function showImage(url) {
+  promptImage.hidden = !url;
+  if (!url) return;
+  promptImage.href = url;
+  /** @type {HTMLImageElement} */ (promptImage.querySelector("img")).src = url;
+}
+
+/** Start the battle that is on the page. */
+function begin() {
+  if (!battle) return;
+  enter("watching");
+  openVoting(false);
+  soundBox.hidden = !battle.audio;
+  find("[data-sound-hint]").toggleAttribute("hidden", !battle.audio);
+  hear(battle.audio && sound.value ? "left" : "mute");
+  startButton.hidden = !calm.matches;
+  if (!calm.matches) void players.play();
+}
+
+/** @param {string} reason */
+function showEmpty(reason) {
+  enter("empty");
+  players.pause();
+  find("[data-battle]").toggleAttribute("hidden", true);
+  find("[data-empty]").toggleAttribute("hidden", false);
+  find("[data-empty-reason]").textContent = reason;
+  announce(reason);
+}
+
+// ---- voting ----
+
+/** @param {Choice} choice */
+async function vote(choice) {
+  if (!battle || state !== "watching") return;
+  if (!players.started) {
+    announce("Both clips have to start before you can vote.");
+    return;
+  }
+  const voted = battle;
+  const byKeyboard = voteForm.contains(document.activeElement);
+  enter("sending");
+  markChosen(choice);
+  try {
+    reveal(await castVote(voted, choice, csrfToken));
+    if (byKeyboard) nextButton.focus();
+  } catch (error) {
+    if (error instanceof Refused) {
+      clearReveal();
+      fail(error.message, "Next pair", next);
+    } else {
+      // The choice is kept, and the site counts a vote sent twice once.
+      const { message } = /** @type {Error} */ (error);
+      fail(`${message} Your choice is kept: ${VERDICT[choice]}.`, "Send it again", () => {
+        enter("watching");
+        void vote(choice);
+      });
+    }
+  }
+}
+
+/** @param {Choice} choice */
+function markChosen(choice) {
+  for (const side of SIDES) lane[side].classList.toggle("chosen", choice === side);
+  for (const button of choiceButtons) button.classList.toggle("sent", button.value === choice);
+}
+
+/** @param {Reveal} revealed */
+function reveal(revealed) {
+  markChosen(revealed.choice);
+  for (const side of SIDES) fillNameplate(side, revealed[side], revealed.choice === side);
+  for (const counter of document.querySelectorAll("[data-my-votes]")) {
+    counter.textContent = String(revealed.my_votes);
+  }
+  find("[data-after-words]").textContent = VERDICT[revealed.choice];
+  enter("revealed");
+  const { left, right } = revealed;
+  announce(
+    `${VERDICT[revealed.choice]}. Lane 1 was ${left.name} by ${left.lab}, ` +
+      `lane 2 was ${right.name} by ${right.lab}.`,
+  );
+  if (autoAdvance.value) startCountdown();
+}
+
+/** @param {Side} side @param {Entrant} entrant @param {boolean} picked */
+function fillNameplate(side, entrant, picked) {
+  const name = document.createElement("a");
+  name.className = "plate-name";
+  name.href = entrant.url;
+  name.textContent = entrant.name;
+  const lab = document.createElement("span");
+  lab.className = "plate-lab";
+  lab.textContent = entrant.lab;
+  nameplate[side].replaceChildren(name, " ", lab);
+  if (picked) {
+    const pick = document.createElement("span");
+    pick.className = "plate-pick";
+    pick.textContent = "Your pick";
+    nameplate[side].append(" ", pick);
+  }
+  nameplate[side].hidden = false;
+}
+
+function clearReveal() {
+  stopCountdown();
+  for (const side of SIDES) {
+    lane[side].classList.remove("chosen");
+    nameplate[side].hidden = true;
+  }
+  for (const button of choiceButtons) button.classList.remove("sent");
+}
+
+async function skip() {
+  if (!battle || state === "sending" || state === "revealed" || state === "waiting") return;
+  const skipped = battle;
+  enter("sending");
+  try {
+    await skipBattle(skipped, csrfToken);
+  } catch (error) {
+    if (!(error instanceof Refused)) {
+      fail(/** @type {Error} */ (error).message, "Skip again", () => void skip());
+      return;
+    }
+    // Refused: the battle is over already, and going on is what was asked for.
+  }
+  announce("Skipped.");
+  await next();
+}
+
+/** @param {string} sentence @param {string} action @param {() => void} run */
+function fail(sentence, action, run) {
+  enter("troubled");
+  find("[data-trouble-words]").textContent = sentence;
+  troubleAction.textContent = action;
+  troubleAction.onclick = run;
+}
+
+// ---- the next battle ----
+
+/** Ask for the next battle while the voter watches this one. */
+function prepareNext() {
+  if (upcoming) return;
+  const asked = fetchNext(nextUrl, csrfToken);
+  upcoming = asked;
+  asked.catch(() => {
+    if (upcoming === asked) upcoming = null; // next() asks again before it complains
+  });
+}
+
+async function next() {
+  if (state === "waiting") return;
+  stopCountdown();
+  const byKeyboard = document.activeElement === nextButton && nextButton.matches(":focus-visible");
+  enter("waiting");
+  openVoting(false);
+  if (byKeyboard) choiceButtons[0].focus();
+  prepareNext();
+  const asked = /** @type {Promise<Next>} */ (upcoming);
+  upcoming = null;
+  try {
+    const { battle: following, reason } = await asked;
+    if (following) show(following);
+    else showEmpty(reason);
+  } catch (error) {
+    clearReveal();
+    fail(/** @type {Error} */ (error).message, "Try again", () => void next());
+  }
+}
+
+function startCountdown() {
+  const bar = find("[data-progress]");
+  countdown = bar.animate(
+    [{ transform: "scaleX(0)" }, { transform: "scaleX(1)" }],
+    { duration: REVEAL_MS, fill: "forwards" },
+  );
+  countdown.onfinish = () => void next();
+}
+
+function stopCountdown() {
+  countdown?.cancel();
+  countdown = null;
+}
+
+/** Whoever reads a name or reaches for a control is not hurried on. */
+function holdCountdownOver(/** @type {HTMLElement} */ element) {
+  // pointerover also fires when the panel appears under a resting pointer; moving is deliberate.
+  element.addEventListener("pointermove", (event) => {
+    if (event.movementX || event.movementY) countdown?.pause();
+  });
+  element.addEventListener("pointerleave", () => resumeCountdown());
+  element.addEventListener("focusin", (event) => {
+    if (/** @type {Element} */ (event.target).matches(":focus-visible")) countdown?.pause();
+  });
+  element.addEventListener("focusout", () => resumeCountdown());
+}
+
+function resumeCountdown() {
+  if (countdown?.playState === "paused") countdown.play();
+}
+
+// ---- playback and sound ----
+
+/** @param {Hearing} hearing */
+function hear(hearing) {
+  players.hear(hearing);
+  const offer = Boolean(battle?.audio) && !sound.value;
+  soundOn.hidden = !offer;
+  hearGroup.hidden = offer;
+}
+
+/** The voter asked to hear a side: sound is on from now, on later pairs too. @param {Hearing} hearing */
+function chooseHearing(hearing) {
+  if (!battle?.audio) return;
+  sound.set(hearing !== "mute");
+  hear(hearing);
+  if (hearing === "mute") {
+    soundOn.hidden = true; // muted by hand: keep the switch where the hand is
+    hearGroup.hidden = false;
+  }
+}
+
+function showPosition() {
+  const { length, position } = players;
+  timing.max = String(length || 1);
+  timing.value = String(position);
+  timing.setAttribute("aria-valuetext", `${position.toFixed(1)} of ${length.toFixed(1)} seconds`);
+  timing.style.setProperty("--length", String(length || 1));
+  clock.textContent = position.toFixed(2);
+}
+
+function followPosition() {
+  if (players.playing) showPosition();
+  requestAnimationFrame(followPosition);
+}
+
+function showPlayback() {
+  showPosition();
+  const { playing, hearing } = players;
+  toggleButton.classList.toggle("is-playing", playing);
+  toggleButton.setAttribute("aria-label", playing ? "Pause both clips" : "Play both clips");
+  if (playing) startButton.hidden = true;
+  for (const side of SIDES) {
+    find(`[data-hearing=${side}]`).toggleAttribute("hidden", hearing !== side);
+  }
+  for (const button of hearGroup.querySelectorAll("button")) {
+    button.setAttribute("aria-pressed", String(button.dataset.hear === hearing));
+  }
+}
+
+players.addEventListener("state", showPlayback);
+players.addEventListener("started", () => {
+  openVoting(true);
+  prepareNext();
+});
+players.addEventListener("blocked", (event) => {
+  const { detail } = /** @type {CustomEvent<{ sound: boolean }>} */ (event);
+  if (detail.sound) {
+    hearGroup.hidden = true;
+    soundOn.hidden = false;
+  } else {
+    startButton.hidden = false;
+  }
+});
+players.addEventListener("broken", () => {
+  if (state === "watching") fail("A clip of this pair could not be played.", "Next pair", next);
+});
+
+// ---- hands ----
+
+voteForm.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const { submitter } = event;
+  if (submitter instanceof HTMLButtonElement) void vote(/** @type {Choice} */ (submitter.value));
+});
+skipForm.addEventListener("submit", (event) => {
+  event.preventDefault();
+  void skip();
+});
+nextButton.addEventListener("click", () => void next());
+startButton.addEventListener("click", () => void players.play());
+toggleButton.addEventListener("click", () => players.toggle());
+find("[data-restart]").addEventListener("click", () => players.restart());
+timing.addEventListener("input", () => players.seek(Number(timing.value)));
+soundOn.addEventListener("click", () => chooseHearing("left"));
+for (const button of hearGroup.querySelectorAll("button")) {
+  button.addEventListener("click", () => chooseHearing(/** @type {Hearing} */ (button.dataset.hear)));
+}
+for (const side of SIDES) {
+  const frame = /** @type {HTMLElement} */ (lane[side].querySelector(".frame"));
+  frame.addEventListener("pointerenter", (event) => {
+    // Only once sound is on: hovering must not start sound in a quiet room.
+    if (event.pointerType === "mouse" && players.hearing !== "mute") hear(side);
+  });
+  /** @type {HTMLElement} */ (frame.querySelector("video")).addEventListener("click", () => {
+    if (battle?.audio) chooseHearing(side);
+    else players.toggle();
+  });
+  holdCountdownOver(nameplate[side]);
+}
+holdCountdownOver(after);
+
+// A control clicked with the pointer gives the keyboard back to the shortcuts.
+find("[data-transport]").addEventListener("pointerup", () => {
+  setTimeout(() => {
+    const focused = document.activeElement;
+    if (focused instanceof HTMLElement && focused.closest("[data-transport]")) focused.blur();
+  });
+});
+
+promptImage.addEventListener("click", (event) => {
+  if (event.metaKey || event.ctrlKey || event.shiftKey) return;
+  event.preventDefault();
+  /** @type {HTMLImageElement} */ (lightbox.querySelector("img")).src = promptImage.href;
+  lightbox.showModal();
+});
+lightbox.addEventListener("click", (event) => {
+  if (event.target === lightbox) lightbox.close();
+});
+
+const autoAdvanceBox = /** @type {HTMLInputElement} */ (find("[data-auto-advance]"));
+autoAdvanceBox.checked = autoAdvance.value;
+autoAdvanceBox.addEventListener("change", () => {
+  autoAdvance.set(autoAdvanceBox.checked);
+  if (!autoAdvanceBox.checked) stopCountdown();
+});
+const shortcutsBox = /** @type {HTMLInputElement} */ (find("[data-shortcuts-on]"));
+shortcutsBox.checked = shortcuts.value;
+shortcutsBox.addEventListener("change", () => shortcuts.set(shortcutsBox.checked));
+
+/** Whether the focused element needs this key for itself. @param {KeyboardEvent} event */
+function keyIsTaken({ target, key }) {
+  if (!(target instanceof HTMLElement)) return false;
+  if (target.isContentEditable || target.closest("textarea, select, dialog")) return true;
+  if (target instanceof HTMLInputElement) {
+    if (target.type === "checkbox") return key === " ";
+    if (target.type === "range") return key.startsWith("Arrow");
+    return true;
+  }
+  return (key === " " || key === "Enter") && target.closest("a, button, summary") !== null;
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.repeat) return;
+  if (!shortcuts.value || lightbox.open || state === "empty" || keyIsTaken(event)) return;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (key in CHOICE_OF_KEY) void vote(CHOICE_OF_KEY[key]);
+  else if (key in HEARING_OF_KEY) chooseHearing(HEARING_OF_KEY[key]);
+  else if (key === " ") players.toggle();
+  else if (key === "r") players.restart();
+  else if (key === "s") void skip();
+  else if ((key === "n" || key === "Enter") && state === "revealed") void next();
+  else if ((key === "n" || key === "Enter") && state === "troubled") troubleAction.click();
+  else return;
+  event.preventDefault();
+});
+
+begin();
+followPosition();
