@@ -5,8 +5,8 @@ from typing import Any
 import redis
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
-from django.core.files.storage import default_storage
 from django.core.exceptions import ImproperlyConfigured
+from django.core.files.storage import default_storage
 from django.db import OperationalError, connection
 
 from arena.ledger import LEDGER_TABLES
@@ -26,7 +26,7 @@ def secret_key_is_set(**_: Any) -> list[CheckMessage]:
 
 
 @register(Tags.database)
-def database_answers(databases: list[str] | None = None, **_: Any) -> list[CheckMessage]:
+def database_answers(**_: Any) -> list[CheckMessage]:
     try:
         connection.ensure_connection()
     except (OperationalError, ImproperlyConfigured) as error:
@@ -43,7 +43,7 @@ def database_answers(databases: list[str] | None = None, **_: Any) -> list[Check
 
 
 @register(Tags.database, deploy=True)
-def ledger_is_append_only(databases: list[str] | None = None, **_: Any) -> list[CheckMessage]:
+def ledger_is_append_only(**_: Any) -> list[CheckMessage]:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL"

@@ -147,10 +147,11 @@ class Screen:
 
 
 class Demo:
-    def __init__(self, home: Path, port: int, voters: int) -> None:
+    def __init__(self, home: Path, port: int, voters: int, prompts: int) -> None:
         self.home = home
         self.port = port
         self.voters = voters
+        self.prompts = prompts
         self.began = time.monotonic()
         self.screen = Screen()
         self.servers = LocalServers(home)
@@ -205,9 +206,8 @@ class Demo:
 
         for component in self._components(site_env):
             self._add(component)
-        self._step(
-            "clips", "asked for the demo's clips", ["render", "--demo", "--no-wait"], site_env
-        )
+        ask = ["render", "--prompt-set", "scenes", "--limit", str(self.prompts), "--no-wait"]
+        self._step("clips", "asked for the demo's clips", ask, site_env)
         if self.voters:
             self._voters = self._component(
                 "voters",
@@ -497,8 +497,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--voters", type=int, default=300, help="simulated voters (300); 0 for none"
     )
+    parser.add_argument(
+        "--prompts", type=int, default=16, help="prompts to make clips of, per category (16)"
+    )
     options = parser.parse_args(arguments)
-    Demo(home, options.port, options.voters).run()
+    Demo(home, options.port, options.voters, options.prompts).run()
     return 0
 
 

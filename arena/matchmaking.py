@@ -52,9 +52,7 @@ UNSEEN_CLIPS = """
 """
 
 
-def pair_probabilities(
-    versions: Sequence[int], needs: Mapping[Pair, float]
-) -> dict[Pair, float]:
+def pair_probabilities(versions: Sequence[int], needs: Mapping[Pair, float]) -> dict[Pair, float]:
     """Probability of each pair: `UNIFORM_SHARE` uniform, the rest in proportion to its need."""
     pairs = list(combinations(sorted(versions), 2))
     weights = [needs.get(pair, UNRATED) for pair in pairs]
@@ -162,7 +160,8 @@ def _draw_clips(
         if row is None:
             return None
         clips = Clip.objects.in_bulk(row[:2])
-        if all([_has_files(clip) for clip in clips.values()]):
+        missing = [clip for clip in clips.values() if not _has_files(clip)]
+        if not missing:
             break
     sides = [clips[row[0]], clips[row[1]]]
     rng.shuffle(sides)
@@ -181,7 +180,7 @@ def _draw_clips(
 
 def _has_files(clip: Clip) -> bool:
     """False, and the clip taken out of the arena with the reason, when a file is missing."""
-    for name in (clip.rendition.name, clip.poster.name):
+    for name in (str(clip.rendition), str(clip.poster)):
         if not default_storage.exists(name):
             Clip.objects.filter(pk=clip.pk, state=ClipState.READY).update(
                 state=ClipState.FAILED, error=f"The file {name} is missing from the media storage."

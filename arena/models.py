@@ -148,7 +148,8 @@ class PairNeed(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["category", "first", "second"], name="need_once"),
-            models.CheckConstraint(
-                name="need_ordered", condition=Q(first__lt=F("second"))
-            ),
+            models.CheckConstraint(name="need_ordered", condition=Q(first__lt=F("second"))),
         ]
+
+    def __str__(self) -> str:
+        return f"{self.category}: {self.first_id} against {self.second_id}"

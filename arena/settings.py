@@ -127,8 +127,11 @@ def storage(url: str) -> dict[str, Any]:
     """`file:///path` or `s3://bucket/prefix?endpoint_url=…&region_name=…` as Django's STORAGES."""
     parts = urlsplit(url)
     if parts.scheme == "s3":
-        options = {"bucket_name": parts.netloc, "location": parts.path.strip("/")}
-        options |= dict(parse_qsl(parts.query)) | {"querystring_auth": True, "default_acl": None}
+        options = {
+            "bucket_name": parts.netloc,
+            "location": parts.path.strip("/"),
+            **dict(parse_qsl(parts.query)),
+        }
         return {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}
     return {
         "BACKEND": "django.core.files.storage.FileSystemStorage",
@@ -146,9 +149,7 @@ STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = Path(env.str("STATIC_ROOT", default=str(BASE_DIR / ".local" / "static")))
 if DEBUG or DEMO or "pytest" in sys.modules:  # straight from static/, nothing to collect
-    STORAGES["staticfiles"] = {
-        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
-    }
+    STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     WHITENOISE_USE_FINDERS = True
     WHITENOISE_AUTOREFRESH = DEBUG
 

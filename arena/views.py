@@ -225,8 +225,7 @@ def healthz(request: HttpRequest) -> JsonResponse:
             "votable": {value: votable.get(value, 0) for value in Category.values},
             "clips": {
                 "ready": states.get(ClipState.READY, 0),
-                "waiting": states.get(ClipState.WAITING, 0)
-                + states.get(ClipState.RENDERING, 0),
+                "waiting": states.get(ClipState.WAITING, 0) + states.get(ClipState.RENDERING, 0),
                 "failed": states.get(ClipState.FAILED, 0),
             },
         }

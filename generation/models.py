@@ -196,6 +196,9 @@ class PromptSetEntry(models.Model):
             models.UniqueConstraint(fields=["prompt_set", "position"], name="entry_position_once"),
         ]
 
+    def __str__(self) -> str:
+        return f"{self.position} of {self.prompt_set_id}"
+
 
 class ClipState(models.TextChoices):
     WAITING = "waiting", "Waiting"

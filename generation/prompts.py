@@ -60,7 +60,9 @@ def check_image(data: bytes, name: str) -> CheckedImage:
     except UnidentifiedImageError:
         raise ImageRefused(f"{name} is not a JPEG, PNG or WebP image.") from None
     except Image.DecompressionBombError:
-        raise ImageRefused(f"{name} has too many pixels; at most 16 megapixels are taken.") from None
+        raise ImageRefused(
+            f"{name} has too many pixels; at most 16 megapixels are taken."
+        ) from None
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, ImageRefused):
             raise
@@ -83,8 +85,8 @@ def store_image(image: CheckedImage, source: str, note: str) -> ReferenceImage:
             sha256=image.sha256, width=image.width, height=image.height, source=source, note=note
         )
         row.file.save(f"{image.sha256[:24]}.webp", ContentFile(image.data), save=True)
-    elif not row.file.storage.exists(row.file.name):
-        row.file.storage.save(row.file.name, ContentFile(image.data))
+    elif not row.file.storage.exists(str(row.file)):
+        row.file.storage.save(str(row.file), ContentFile(image.data))
     return row
 
 

@@ -299,11 +299,9 @@ def _render_into(clip: Clip, heartbeat: Heartbeat, folder: Path) -> None:
 @cache
 def hardware() -> str:
     """What renders here, by name: the GPU if torch sees one, else the processor."""
-    if "torch" in sys.modules:
-        import torch
-
-        if torch.cuda.is_available():
-            return str(torch.cuda.get_device_name())
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)

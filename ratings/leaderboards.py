@@ -71,7 +71,7 @@ def ends_of_ledger(category: str) -> tuple[int, int]:
 
 
 def read_ledger(category: str, last_vote: int, last_exclusion: int, simulated: bool) -> Ledger:
-    parameters = {
+    parameters: dict[str, str | int | bool] = {
         "category": category,
         "last_vote": last_vote,
         "last_exclusion": last_exclusion,
@@ -87,7 +87,8 @@ def read_ledger(category: str, last_vote: int, last_exclusion: int, simulated: b
     if rows:
         place = {pk: index for index, pk in enumerate(versions)}
         table = np.array([[place[row[0]], place[row[1]], *row[2:]] for row in rows])
-        counts = PairCounts(*table.T, n_versions=len(versions))
+        first, second, first_won, second_won, tied = table.T
+        counts = PairCounts(first, second, first_won, second_won, tied, len(versions))
     return Ledger(last_vote, last_exclusion, versions, counts, simulated_votes, voters)
 
 

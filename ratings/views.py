@@ -1,6 +1,7 @@
 """Pages and files of the leaderboards."""
 
 import csv
+from collections.abc import Mapping
 from typing import Any
 
 from django.db.models import Count, FloatField, Max, Prefetch, QuerySet
@@ -49,10 +50,10 @@ def mark_of(standing: Standing) -> str:
     """new, provisional or settled: how far the standing is to be trusted."""
     if standing.votes < NEW_BELOW:
         return "new"
-    open_end = standing.rating is None or standing.low is None or standing.high is None
-    if open_end or standing.votes < PROVISIONAL_BELOW:
+    rating, low, high = standing.rating, standing.low, standing.high
+    if rating is None or low is None or high is None or standing.votes < PROVISIONAL_BELOW:
         return "provisional"
-    wide = max(standing.high - standing.rating, standing.rating - standing.low) > SETTLED_WITHIN
+    wide = max(high - rating, rating - low) > SETTLED_WITHIN
     return "provisional" if wide else "settled"
 
 
@@ -93,7 +94,8 @@ def standing_facts(standing: Standing, speed: tuple[float, str] | None = None) -
 def split_standings(board: Leaderboard) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The ranked rows, best first, and those that can't be ranked yet."""
     known = speeds(board.category)
-    ranked, unranked = [], []
+    ranked: list[dict[str, Any]] = []
+    unranked: list[dict[str, Any]] = []
     for standing in board.standings.all():
         facts = standing_facts(standing, known.get(standing.version_id))
         comparable = standing.rating is not None and facts["mark"] != "new"
@@ -281,7 +283,7 @@ def model_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _version_facts(
-    version: Version, clips: dict[str, Any], boards: dict[str, Leaderboard]
+    version: Version, clips: Mapping[str, Any], boards: dict[str, Leaderboard]
 ) -> dict[str, Any]:
     standings = [
         {

@@ -24,7 +24,9 @@ def check(settings: Mapping[str, Any], request: Request) -> None:
     if set(settings) != SETTINGS:
         raise CannotRender(f"Colt needs exactly the settings {', '.join(sorted(SETTINGS))}.")
     if not (WEIGHTS / settings["weights"]).is_file():
-        raise CannotRender(f"Colt has no weights “{settings['weights']}” in generation/colt/weights.")
+        raise CannotRender(
+            f"Colt has no weights “{settings['weights']}” in generation/colt/weights."
+        )
     if request.conditions.aspect != "1:1":
         raise CannotRender(f"Colt makes square clips, not {request.conditions.aspect}.")
     try:

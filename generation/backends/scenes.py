@@ -71,9 +71,7 @@ def render(settings: Mapping[str, Any], request: Request, progress: Progress) ->
     return RawClip(frames, fps, sound, SAMPLE_RATE)
 
 
-def _spoil(
-    frames: np.ndarray, settings: Mapping[str, Any], rng: np.random.Generator
-) -> np.ndarray:
+def _spoil(frames: np.ndarray, settings: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:
     """The deliberate flaws of the weaker settings, in a fixed order."""
     hold = settings.get("hold", 1)  # each picture stands still for this many frames
     frames = frames[np.arange(len(frames)) // hold * hold]

@@ -8,7 +8,7 @@ Basics", arXiv 2511.13720); the sampler turns that into a velocity.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from generation.colt.config import VOCABULARY, Config
 
@@ -54,14 +54,14 @@ class Block(nn.Module):
     def forward(self, x: Tensor, modulation: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         batch, tokens, dim = x.shape
         a, b, c, d, e, f = (modulation + self.shift).unbind(1)
-        h = F.rms_norm(x, (dim,)) * (1 + a[:, None]) + b[:, None]
+        h = functional.rms_norm(x, (dim,)) * (1 + a[:, None]) + b[:, None]
         q, k, v = self.qkv(h).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
-        h = F.scaled_dot_product_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v)
+        q, k = functional.rms_norm(q, q.shape[-1:]), functional.rms_norm(k, k.shape[-1:])
+        h = functional.scaled_dot_product_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v)
         x = x + c[:, None] * self.out(h.transpose(1, 2).reshape(batch, tokens, dim))
-        h = F.rms_norm(x, (dim,)) * (1 + d[:, None]) + e[:, None]
+        h = functional.rms_norm(x, (dim,)) * (1 + d[:, None]) + e[:, None]
         gate, up = self.gate_up(h).chunk(2, dim=-1)
-        return x + f[:, None] * self.down(F.silu(gate) * up)
+        return x + f[:, None] * self.down(functional.silu(gate) * up)
 
 
 class Colt(nn.Module):
@@ -89,6 +89,7 @@ class Colt(nn.Module):
         self.smooth_out = nn.Conv3d(16, 3, 3, padding=1)
         for layer in (self.final, self.video_out, self.audio_out, self.smooth_out):
             nn.init.zeros_(layer.weight)
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
         nn.init.normal_(self.words.weight, std=0.02)
         cos, sin = _rotary(config)
@@ -109,7 +110,13 @@ class Colt(nn.Module):
         return video.reshape(-1, 3, t * pt, h * ph, w * pw)
 
     def forward(
-        self, video: Tensor, audio: Tensor, level: Tensor, words: Tensor, first: Tensor, given: Tensor
+        self,
+        video: Tensor,
+        audio: Tensor,
+        level: Tensor,
+        words: Tensor,
+        first: Tensor,
+        given: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Shapes: video [B,3,F,H,W], audio [B,columns,bins], level [B] in 0 (noise) .. 1 (clean),
         words [B,text_length] int, first [B,3,H,W], given [B] bool; the same shapes come back."""
@@ -129,13 +136,13 @@ class Colt(nn.Module):
         frequencies = torch.exp(torch.linspace(0, 6.9, 64, device=level.device))
         angles = level.float()[:, None] * frequencies
         time = self.level(torch.cat([angles.cos(), angles.sin()], 1).to(x.dtype))
-        modulation = self.modulation(F.silu(time)).view(batch, 6, -1)
+        modulation = self.modulation(functional.silu(time)).view(batch, 6, -1)
         for block in self.blocks:
             x = block(x, modulation, self.cos, self.sin)
-        scale, shift = self.final(F.silu(time)).chunk(2, dim=-1)
-        x = F.rms_norm(x, x.shape[-1:]) * (1 + scale[:, None]) + shift[:, None]
+        scale, shift = self.final(functional.silu(time)).chunk(2, dim=-1)
+        x = functional.rms_norm(x, x.shape[-1:]) * (1 + scale[:, None]) + shift[:, None]
         x = x[:, config.text_length :]
         patches, columns = x[:, : -config.frames], x[:, -config.frames :]
         picture = self._video(self.video_out(patches))
-        picture = picture + self.smooth_out(F.silu(self.smooth_in(picture)))
+        picture = picture + self.smooth_out(functional.silu(self.smooth_in(picture)))
         return picture, self.audio_out(columns).reshape(audio.shape)

@@ -10,6 +10,7 @@ import argparse
 import csv
 import time
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -100,7 +101,7 @@ def train(out: Path, steps: int, batch: int, clips: int, seed: int, release: lis
         generator.set_state(state["generator"])
     print(f"making {clips} clips", flush=True)
     videos, audios, sentences = make_clips(config, clips, seed)
-    run = torch.compile(model)
+    run = cast(Colt, torch.compile(model))
     log = (out / "metrics.csv").open("a", newline="")
     metrics = csv.writer(log)
     columns = (TextColumn("step"), MofNCompleteColumn(), TextColumn("{task.description}"))

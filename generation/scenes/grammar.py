@@ -1,7 +1,7 @@
 """Sentences of the scene world and what they mean, in both directions.
 
-    a big red star bounces at night
-    a small blue circle slides left while a big green square falls by day
+a big red star bounces at night
+a small blue circle slides left while a big green square falls by day
 """
 
 from dataclasses import dataclass

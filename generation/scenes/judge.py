@@ -130,7 +130,9 @@ def _shape_score(mask: np.ndarray, path: np.ndarray, actor: Actor) -> float:
                 r = place[2] * stretch
                 ink = _coverage(shape, x - 0.5, y - 0.5, r, 1 / SIZE)
                 cx, cy = (ink.sum(0) @ centres) / ink.sum(), (ink.sum(1) @ centres) / ink.sum()
-                ink = _coverage(shape, x - place[0] - 0.5 + cx, y - place[1] - 0.5 + cy, r, 1 / SIZE)
+                ink = _coverage(
+                    shape, x - place[0] - 0.5 + cx, y - place[1] - 0.5 + cy, r, 1 / SIZE
+                )
                 union = np.maximum(ink, frame).sum()
                 best = max(best, float(np.minimum(ink, frame).sum() / union))
             fits[shape] = best
@@ -192,9 +194,7 @@ def judge(
     present = [float(np.isfinite(path).all(1).mean()) for path in paths]
     colour = float(np.mean([s * p for s, p in zip(strength, present, strict=True)]))
     shape = float(
-        np.mean(
-            [_shape_score(m, p, a) for m, p, a in zip(masks, paths, scene.actors, strict=True)]
-        )
+        np.mean([_shape_score(m, p, a) for m, p, a in zip(masks, paths, scene.actors, strict=True)])
     )
     # What is neither actor nor its edge should be plain sky or ground.
     rows = (np.arange(SIZE) + 0.5) / SIZE
@@ -206,7 +206,7 @@ def judge(
     inked = np.clip(sum(masks), 0, 1)
     away = np.abs(small - backdrop).mean(-1) * (1 - inked)
     jitter = np.abs(np.diff(frames[:, ::8, ::8].astype(float), axis=0)).mean((1, 2, 3))
-    frozen = float((jitter < 0.02).mean()) if FPS < fps else 0.0
+    frozen = float((jitter < 0.02).mean()) if fps > FPS else 0.0
     clean = float(np.exp(-np.clip(away.mean() - 2.5, 0, None) / 8)) * (1 - 0.3 * frozen)
     return Scores(
         colour=colour,
@@ -217,4 +217,3 @@ def judge(
         if sound is None or rate is None
         else _sound_score(sound, rate, candidates[nearest][1], seconds),
     )
-

@@ -190,10 +190,9 @@ def _voice(actor: Actor, strength: float) -> np.ndarray:
         sound = np.sin(2 * np.pi * 620 * pitch * t) + 0.6 * np.sin(2 * np.pi * 1130 * pitch * t)
         sound *= 0.6 * np.exp(-t / 0.025)
     elif actor.shape == "triangle":  # a bell: inharmonic partials
-        sound = sum(
-            gain * np.sin(2 * np.pi * 880 * ratio * pitch * t) * np.exp(-t / decay)
-            for ratio, gain, decay in ((1, 0.5, 0.16), (2.76, 0.35, 0.09), (5.4, 0.2, 0.04))
-        )
+        sound = np.zeros_like(t)
+        for ratio, gain, decay in ((1, 0.5, 0.16), (2.76, 0.35, 0.09), (5.4, 0.2, 0.04)):
+            sound += gain * np.sin(2 * np.pi * 880 * ratio * pitch * t) * np.exp(-t / decay)
     else:  # glass: a high pair that beats
         sound = 0.4 * (np.sin(2 * np.pi * 2100 * pitch * t) + np.sin(2 * np.pi * 2260 * pitch * t))
         sound *= np.exp(-t / 0.11)

@@ -1,6 +1,6 @@
 """Prints the prompt set `scenes`: sentences drawn from the grammar.
 
-    python -m generation.scenes.write_prompts > generation/prompt_sets/scenes.toml
+python -m generation.scenes.write_prompts > generation/prompt_sets/scenes.toml
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ HEADER = """\
 # are first frames that the project's own renderer draws when the set is loaded.
 slug = "scenes"
 name = "Scenes"
-description = "Sentences of the small world that the built-in models know: coloured shapes that move and strike."
+description = "Sentences of the built-in models' small world: coloured shapes that move and strike."
 aspect = "1:1"
 seconds = 2
 seed_slots = 1

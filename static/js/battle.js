@@ -16,16 +16,16 @@
 /** The site answered, and its answer is no. The message is a sentence for the voter. */
 export class Refused extends Error {}
 
-/** No answer came: the same request may be sent again. */
+/** No answer came, or the site is away for a moment: the same request may be sent again. */
 export class Unreachable extends Error {}
 
 /**
  * @param {string} url
  * @param {string} token
- * @param {Record<string, string>} [fields]
+ * @param {string[][]} [fields] names and values
  * @returns {Promise<any>}
  */
-async function post(url, token, fields = {}) {
+async function post(url, token, fields = []) {
   let response;
   try {
     response = await fetch(url, {
@@ -38,22 +38,30 @@ async function post(url, token, fields = {}) {
     throw new Unreachable("The site can't be reached. Check your connection and try again.");
   }
   if (response.ok) return response.json();
-  let answer;
-  try {
-    answer = await response.json();
-  } catch {
-    answer = {};
-  }
-  if (typeof answer.error === "string") throw new Refused(answer.error);
+  const sentence = await sentenceOf(response);
   if (response.status >= 500) {
-    throw new Unreachable(`The site failed (error ${response.status}). Try again in a moment.`);
+    throw new Unreachable(
+      sentence ?? `The site failed (error ${response.status}). Try again in a moment.`,
+    );
   }
-  throw new Refused(`The site refused the request (error ${response.status}). Load the page again.`);
+  throw new Refused(
+    sentence ?? `The site refused the request (error ${response.status}). Load the page again.`,
+  );
+}
+
+/** @param {Response} response @returns {Promise<string | undefined>} */
+async function sentenceOf(response) {
+  try {
+    const { error } = await response.json();
+    return typeof error === "string" ? error : undefined;
+  } catch {
+    return undefined; // an answer that is not JSON carries no sentence
+  }
 }
 
 /** @param {Battle} battle @param {Choice} choice @param {string} token @returns {Promise<Reveal>} */
 export function castVote(battle, choice, token) {
-  return post(battle.vote_url, token, { choice });
+  return post(battle.vote_url, token, [["choice", choice]]);
 }
 
 /** @param {Battle} battle @param {string} token @returns {Promise<{ skipped: boolean }>} */
@@ -80,11 +88,12 @@ async function download(url) {
  *
  * @param {string} url
  * @param {string} token
+ * @param {string[]} held ids of the battles the page shows already
  * @returns {Promise<Next>}
  */
-export async function fetchNext(url, token) {
+export async function fetchNext(url, token, held) {
   /** @type {Next} */
-  const next = await post(url, token);
+  const next = await post(url, token, held.map((id) => ["have", id]));
   const { battle } = next;
   if (!battle) return next;
   const [left, right] = await Promise.all([download(battle.left.video), download(battle.right.video)]);

@@ -254,9 +254,9 @@ function reveal(revealed) {
 
 /** @param {Side} side @param {Entrant} entrant @param {boolean} picked */
 function fillNameplate(side, entrant, picked) {
-  const name = document.createElement("a");
+  const name = document.createElement(entrant.url ? "a" : "span"); // codenames have no page yet
   name.className = "plate-name";
-  name.href = entrant.url;
+  if (name instanceof HTMLAnchorElement) name.href = entrant.url;
   name.textContent = entrant.name;
   const lab = document.createElement("span");
   lab.className = "plate-lab";
@@ -307,14 +307,18 @@ function fail(sentence, action, run) {
 
 // ---- the next battle ----
 
-/** Ask for the next battle while the voter watches this one. */
+/**
+ * Ask for the next battle while the voter watches this one. An answer without a battle is not
+ * kept: once this one is decided there may be another, so next() asks again before it complains.
+ */
 function prepareNext() {
-  if (upcoming) return;
-  const asked = fetchNext(nextUrl, csrfToken);
+  if (upcoming || !battle) return;
+  const asked = fetchNext(nextUrl, csrfToken, [battle.id]);
+  const forget = () => {
+    if (upcoming === asked) upcoming = null;
+  };
   upcoming = asked;
-  asked.catch(() => {
-    if (upcoming === asked) upcoming = null; // next() asks again before it complains
-  });
+  asked.then((answer) => answer.battle ?? forget(), forget);
 }
 
 async function next() {
@@ -324,11 +328,12 @@ async function next() {
   enter("waiting");
   openVoting(false);
   if (byKeyboard) choiceButtons[0].focus();
-  prepareNext();
-  const asked = /** @type {Promise<Next>} */ (upcoming);
+  const prepared = upcoming;
   upcoming = null;
   try {
-    const { battle: following, reason } = await asked;
+    let answer = await prepared?.catch(() => null); // a failed load ahead is tried once more
+    if (!answer?.battle) answer = await fetchNext(nextUrl, csrfToken, []);
+    const { battle: following, reason } = answer;
     if (following) show(following);
     else showEmpty(reason);
   } catch (error) {
@@ -432,7 +437,8 @@ players.addEventListener("blocked", (event) => {
   }
 });
 players.addEventListener("broken", () => {
-  if (state === "watching") fail("A clip of this pair could not be played.", "Next pair", next);
+  if (state !== "watching") return;
+  fail("A clip of this pair could not be played.", "Skip this pair", () => void skip());
 });
 
 // ---- hands ----

@@ -19,5 +19,6 @@ class Command(BaseCommand):
         except CatalogError as error:
             raise CommandError(str(error)) from None
         self.stdout.write(
-            f"Catalogue: {loaded.created} created, {loaded.changed} changed, {loaded.same} as before."
+            f"Catalogue: {loaded.created} created, {loaded.changed} changed, "
+            f"{loaded.same} as before."
         )

@@ -14,7 +14,9 @@ from generation.tasks import wake_workers
 
 
 class Command(BaseCommand):
-    help = "Queue the clips of a category and prompt set that are missing, and watch them being made."
+    help = (
+        "Queue the clips of a category and prompt set that are missing, and watch them being made."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--category", choices=Category.values, nargs="*")
@@ -65,7 +67,7 @@ class Command(BaseCommand):
     def _watch(self, clips: Any) -> None:
         """A progress bar until every clip is ready or has failed."""
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-        with Progress(*columns, TimeRemainingColumn(), console=Console(file=self.stdout)) as bar:
+        with Progress(*columns, TimeRemainingColumn(), console=Console()) as bar:
             row = bar.add_task("")
             while True:
                 counts = clips.aggregate(

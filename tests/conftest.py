@@ -1,0 +1,123 @@
+"""What many tests need: a small catalogue, prompts, ready clips, voters."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from django.test import Client
+
+from arena.identity import COOKIE, cookie_value
+from arena.models import Voter
+from generation.categories import Category
+from generation.models import Clip, ClipState, Model, PromptSet, Version, VersionState
+from generation.prompts import load_prompt_set
+from generation.rendering import claim, queue_clips, render_claimed
+
+SCENES = """
+slug = "few"
+name = "A few scenes"
+aspect = "1:1"
+seconds = 1
+
+[[prompt]]
+key = "few-1"
+text = "a big red circle bounces by day"
+tags = ["single-subject"]
+
+[[prompt]]
+key = "few-2"
+text = "a small blue star slides right at night"
+tags = ["single-subject"]
+
+[[prompt]]
+key = "few-3"
+text = "a big green square falls by day"
+tags = ["single-subject"]
+image = "scene"
+"""
+
+
+@pytest.fixture(autouse=True)
+def media(settings, tmp_path: Path) -> Path:
+    """Each test has a media folder of its own."""
+    folder = tmp_path / "media"
+    folder.mkdir()
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "default": {
+            "BACKEND": "django.core.files.storage.FileSystemStorage",
+            "OPTIONS": {"location": str(folder)},
+        },
+    }
+    return folder
+
+
+@pytest.fixture
+def few(db, tmp_path: Path) -> PromptSet:
+    """A prompt set of three: two text to video, one image to video."""
+    file = tmp_path / "few.toml"
+    file.write_text(SCENES)
+    return load_prompt_set(file)[0]
+
+
+@pytest.fixture
+def make_version(db) -> Callable[..., Version]:
+    def make(slug: str, **fields: object) -> Version:
+        model, _ = Model.objects.get_or_create(
+            slug="scenes", defaults={"name": "Scenes", "lab": "Photofinish", "weights": "open"}
+        )
+        values: dict[str, object] = {
+            "name": slug.replace("-", " ").capitalize(),
+            "state": VersionState.ACTIVE,
+            "backend": "scenes",
+            "settings": {"size": 32, "fps": 8},
+            "categories": list(Category.values),
+            "width": 32,
+            "height": 32,
+            "fps": 8,
+            "min_seconds": 1,
+            "max_seconds": 10,
+        }
+        return Version.objects.create(**{"model": model, "slug": slug, **values, **fields})
+
+    return make
+
+
+@pytest.fixture
+def two_versions(make_version: Callable[..., Version]) -> tuple[Version, Version]:
+    return make_version("sharp"), make_version(
+        "tardy", settings={"size": 32, "fps": 8, "late": 0.2}
+    )
+
+
+@pytest.fixture
+def render_all() -> Callable[..., list[Clip]]:
+    """Queue and render, in this process, everything that is missing in the categories."""
+
+    def render(prompt_set: PromptSet, *categories: Category) -> list[Clip]:
+        for category in categories or tuple(Category):
+            queue_clips(category, prompt_set)
+        while clip := claim("test"):
+            assert render_claimed(clip), Clip.objects.get(pk=clip.pk).error
+        return list(Clip.objects.filter(state=ClipState.READY))
+
+    return render
+
+
+@pytest.fixture
+def votable(few: PromptSet, two_versions, render_all) -> list[Clip]:
+    """Clips of two versions of both text prompts, silent: two battles for every voter."""
+    return render_all(few, Category.T2V_SILENT)
+
+
+@pytest.fixture
+def make_voter(db) -> Callable[..., tuple[Client, Voter]]:
+    """A browser with a voter's cookie; it checks the CSRF token as a real one would."""
+
+    def make(simulated: bool = False) -> tuple[Client, Voter]:
+        voter = Voter.objects.create(simulated=simulated)
+        client = Client()
+        client.cookies[COOKIE] = cookie_value(voter)
+        return client, voter
+
+    return make

@@ -1,0 +1,278 @@
+"""A person votes: takes a pair, watches it, answers, sees who was who."""
+
+import json
+import re
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+from django.test import Client
+from django.utils import timezone
+
+from arena.identity import COOKIE, cookie_value
+from arena.models import Battle, Skip, Vote, Voter
+from generation.categories import Category
+from generation.models import Clip, ClipState
+
+pytestmark = pytest.mark.django_db
+JSON = {"headers": {"accept": "application/json"}}
+
+
+def battle_on(client: Client, path: str = "/vote/") -> dict | None:
+    page = client.get(path)
+    assert page.status_code == 200
+    data = re.search(
+        r'<script id="battle-data" type="application/json">(.*?)</script>', page.text, re.S
+    )
+    assert data is not None
+    return json.loads(data[1])
+
+
+def body(response) -> bytes:
+    return b"".join(response.streaming_content)
+
+
+def test_a_newcomer_gets_a_cookie_and_a_pair(client: Client, votable: list[Clip]) -> None:
+    battle = battle_on(client)
+    assert battle is not None
+    assert client.cookies["voter"]["httponly"]
+    assert Voter.objects.count() == 1
+    video = client.get(battle["left"]["video"])
+    assert video.status_code == 200
+    assert video["Content-Type"] == "video/mp4"
+    assert body(video)[4:8] == b"ftyp"
+    assert client.get(battle["right"]["poster"])["Content-Type"] == "image/jpeg"
+
+
+def test_nothing_on_the_page_or_in_the_files_names_a_version(
+    client: Client, votable: list[Clip]
+) -> None:
+    page = client.get("/vote/").text.lower()
+    for word in ("sharp", "tardy", "scenes", "photofinish lab"):
+        assert word not in re.sub(r"<(title|script).*?</\1>", "", page, flags=re.S)
+    battle = battle_on(client)
+    assert battle is not None
+    answer = client.get(battle["left"]["video"])
+    told = " ".join(f"{k}: {v}" for k, v in answer.headers.items()).lower()
+    assert "last-modified" not in told
+    assert "etag" not in told
+    for clip in votable:
+        assert str(clip.pk) not in told
+        assert str(clip.pk) not in page
+
+
+def test_a_reload_shows_the_same_pair(client: Client, votable: list[Clip]) -> None:
+    first, second = battle_on(client), battle_on(client)
+    assert first == second
+    assert Battle.objects.count() == 1
+
+
+def test_a_vote_is_recorded_once_and_reveals_the_names(client: Client, votable: list[Clip]) -> None:
+    battle = battle_on(client)
+    assert battle is not None
+    answers = [client.post(battle["vote_url"], {"choice": "left"}, **JSON) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json() == answers[1].json()
+    assert {answers[0].json()[side]["name"] for side in ("left", "right")} == {"Sharp", "Tardy"}
+    vote = Vote.objects.get()
+    assert vote.choice == "left"
+    assert vote.left_version == vote.battle.left.version
+    assert answers[0].json()["left"]["name"] == vote.left_version.name
+    assert answers[0].json()["my_votes"] == 1
+    assert not vote.simulated
+
+
+def test_another_answer_to_the_same_pair_is_refused(client: Client, votable: list[Clip]) -> None:
+    battle = battle_on(client)
+    assert battle is not None
+    client.post(battle["vote_url"], {"choice": "left"}, **JSON)
+    again = client.post(battle["vote_url"], {"choice": "tie"}, **JSON)
+    assert again.status_code == 409
+    assert "final" in again.json()["error"]
+    assert Vote.objects.get().choice == "left"
+
+
+def test_without_javascript_the_form_leads_to_the_reveal(
+    client: Client, votable: list[Clip]
+) -> None:
+    battle = battle_on(client)
+    assert battle is not None
+    page = client.post(battle["vote_url"], {"choice": "both_bad"}, follow=True)
+    assert page.redirect_chain[0][0] == f"/battles/{battle['id']}/"
+    assert "Sharp" in page.text
+    assert "Tardy" in page.text
+
+
+def test_the_reveal_is_not_given_before_the_vote(client: Client, votable: list[Clip]) -> None:
+    battle = battle_on(client)
+    assert battle is not None
+    assert client.get(f"/battles/{battle['id']}/").status_code == 302
+
+
+def test_another_voter_can_neither_watch_nor_vote(
+    client: Client, votable: list[Clip], make_voter: Callable
+) -> None:
+    battle = battle_on(client)
+    assert battle is not None
+    stranger, _ = make_voter()
+    assert stranger.get(battle["left"]["video"]).status_code == 403
+    refused = stranger.post(battle["vote_url"], {"choice": "left"}, **JSON)
+    assert refused.status_code == 403
+    assert "another voter" in refused.json()["error"]
+    assert Client().post(battle["vote_url"], {"choice": "left"}, **JSON).status_code == 403
+    assert not Vote.objects.exists()
+
+
+def test_an_expired_pair_is_refused_and_replaced(client: Client, votable: list[Clip]) -> None:
+    battle = battle_on(client)
+    assert battle is not None
+    Battle.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    refused = client.post(battle["vote_url"], {"choice": "left"}, **JSON)
+    assert refused.status_code == 410
+    assert not Vote.objects.exists()
+    following = battle_on(client)
+    assert following is not None
+    assert following["id"] != battle["id"]
+
+
+def test_an_answer_that_is_none_is_refused(client: Client, votable: list[Clip]) -> None:
+    battle = battle_on(client)
+    assert battle is not None
+    for choice in ("", "LEFT", "winner"):
+        assert client.post(battle["vote_url"], {"choice": choice}, **JSON).status_code == 400
+    assert client.get(battle["vote_url"]).status_code == 405
+    assert not Vote.objects.exists()
+
+
+def test_a_post_without_a_token_is_refused(votable: list[Clip], make_voter: Callable) -> None:
+    plain, voter = make_voter()
+    battle = battle_on(plain)
+    assert battle is not None
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies[COOKIE] = cookie_value(voter)
+    assert strict.post(battle["vote_url"], {"choice": "left"}).status_code == 403
+    assert not Vote.objects.exists()
+
+
+def test_a_skip_is_recorded_and_is_not_a_vote(client: Client, votable: list[Clip]) -> None:
+    battle = battle_on(client)
+    assert battle is not None
+    assert client.post(battle["skip_url"], **JSON).json() == {"skipped": True}
+    assert client.post(battle["skip_url"], **JSON).json() == {"skipped": True}
+    assert Skip.objects.count() == 1
+    late = client.post(battle["vote_url"], {"choice": "left"}, **JSON)
+    assert late.status_code == 409
+    assert not Vote.objects.exists()
+    following = battle_on(client)
+    assert following is not None
+    assert following["id"] != battle["id"]
+
+
+def test_the_next_pair_is_given_ahead_but_pairs_can_not_be_collected(
+    client: Client, votable: list[Clip]
+) -> None:
+    battle = battle_on(client)
+    assert battle is not None
+    ahead = client.post("/vote/mixed/next/", {"have": [battle["id"]]}, **JSON).json()["battle"]
+    assert ahead["id"] != battle["id"]
+    same = client.post("/vote/mixed/next/", {"have": [battle["id"]]}, **JSON).json()["battle"]
+    assert same["id"] == ahead["id"]
+    client.post(battle["vote_url"], {"choice": "tie"}, **JSON)
+    shown = battle_on(client)
+    assert shown is not None
+    assert shown["id"] == ahead["id"]
+
+
+def test_every_pair_comes_once_and_then_the_page_says_so(
+    client: Client, votable: list[Clip]
+) -> None:
+    seen = set()
+    while battle := battle_on(client):
+        seen.add(battle["prompt"])
+        assert len(seen) <= 2
+        client.post(battle["vote_url"], {"choice": "right"}, **JSON)
+    assert len(seen) == 2  # two prompts, one pair of versions
+    assert "have not judged" in client.get("/vote/").text
+
+
+def test_sides_are_drawn_at_random(votable: list[Clip], make_voter: Callable) -> None:
+    left = set()
+    for _ in range(20):  # all on one side would happen by chance once in half a million runs
+        browser, _ = make_voter()
+        battle = battle_on(browser)
+        assert battle is not None
+        left.add(Battle.objects.get(pk=battle["id"]).left.version.slug)
+    assert left == {"sharp", "tardy"}
+
+
+def test_a_clip_whose_file_is_gone_is_never_shown(client: Client, votable: list[Clip]) -> None:
+    for clip in votable:
+        if clip.prompt.key == "few-1":
+            clip.rendition.storage.delete(clip.rendition.name)
+    battle = battle_on(client)
+    assert battle is not None
+    assert battle["prompt"] == "a small blue star slides right at night"
+    client.post(battle["vote_url"], {"choice": "tie"}, **JSON)
+    assert battle_on(client) is None
+    lost = Clip.objects.filter(state=ClipState.FAILED)
+    assert "missing from the media storage" in lost[0].error
+
+
+def test_a_page_for_one_category_shows_only_that(
+    client: Client, few, two_versions, render_all
+) -> None:
+    render_all(few, Category.T2V_SILENT, Category.I2V_AUDIO)
+    battle = battle_on(client, "/vote/i2v-audio/")
+    assert battle is not None
+    assert battle["audio"] is True
+    assert client.get(battle["image"])["Content-Type"] == "image/webp"
+    assert battle_on(client, "/vote/i2v-silent/") is None
+    assert client.get("/vote/nonsense/").status_code == 404
+
+
+def test_parts_of_a_file_as_browsers_ask_for_them(client: Client, votable: list[Clip]) -> None:
+    battle = battle_on(client)
+    assert battle is not None
+    url = battle["left"]["video"]
+    whole = body(client.get(url))
+    part = client.get(url, headers={"range": "bytes=4-7"})
+    assert part.status_code == 206
+    assert part["Content-Range"] == f"bytes 4-7/{len(whole)}"
+    assert body(part) == whole[4:8]
+    assert body(client.get(url, headers={"range": "bytes=-5"})) == whole[-5:]
+    assert body(client.get(url, headers={"range": "bytes=10-"})) == whole[10:]
+    assert client.get(url, headers={"range": f"bytes={len(whole)}-"}).status_code == 416
+
+
+class TestTheLedger:
+    def test_refuses_changes_even_by_its_owner(self, client: Client, votable: list[Clip]) -> None:
+        battle = battle_on(client)
+        assert battle is not None
+        client.post(battle["vote_url"], {"choice": "left"}, **JSON)
+        for change in (
+            lambda: Vote.objects.update(choice="right"),
+            lambda: Vote.objects.all().delete(),
+        ):
+            with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
+                change()
+        assert Vote.objects.get().choice == "left"
+
+    def test_gives_the_site_no_right_to_change_it(self, db) -> None:
+        with connection.cursor() as cursor:
+            for table in ("arena_vote", "arena_skip", "arena_exclusion"):
+                cursor.execute(
+                    "SELECT has_table_privilege('photofinish_site', %s, 'INSERT'),"
+                    " has_table_privilege('photofinish_site', %s, 'UPDATE, DELETE, TRUNCATE')",
+                    [table, table],
+                )
+                assert cursor.fetchone() == (True, False)
+
+    def test_refuses_two_votes_on_one_battle(self, client: Client, votable: list[Clip]) -> None:
+        battle = battle_on(client)
+        assert battle is not None
+        client.post(battle["vote_url"], {"choice": "left"}, **JSON)
+        vote = Vote.objects.get()
+        vote.pk = None
+        with pytest.raises(DatabaseError), transaction.atomic():
+            vote.save(force_insert=True)
