@@ -382,6 +382,9 @@ def settings_for(home: Path, servers: Servers) -> dict[str, str]:
     return {
         "DJANGO_SETTINGS_MODULE": "arena.settings",
         "PYTHONUNBUFFERED": "1",
+        # The components share the cores; libraries that each take all of them wait for each other.
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
         "DATABASE_URL": servers.database_url,
         "SITE_ROLE": SITE_ROLE,
         "REDIS_URL": servers.redis_url,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.template.loader import render_to_string
 from psycopg_pool import PoolTimeout
 
 Handler = Callable[[HttpRequest], HttpResponse]
@@ -39,7 +39,8 @@ class say_when_the_database_is_away:  # noqa: N801  named as its neighbours in M
         if not isinstance(error, OperationalError | PoolTimeout):
             return None
         if request.accepts("text/html"):
-            response = render(request, "503.html", {"message": AWAY}, status=503)
+            # Without the request: the site's own context would ask the database again.
+            response = HttpResponse(render_to_string("503.html", {"message": AWAY}), status=503)
         else:
             response = JsonResponse({"error": AWAY}, status=503)
         response.headers["Retry-After"] = "2"

@@ -143,7 +143,7 @@ def storage(url: str) -> dict[str, Any]:
 MEDIA_STORAGE = env.str("MEDIA_STORAGE", default=f"file://{BASE_DIR / '.local' / 'media'}")
 STORAGES = {
     "default": storage(MEDIA_STORAGE),
-    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    "staticfiles": {"BACKEND": "arena.staticfiles.Storage"},
 }
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]

@@ -41,7 +41,7 @@ class Taste:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Taste":
-        return cls(noise=float(rng.lognormal(-2.3, 0.4)), tie_within=float(rng.uniform(0.01, 0.04)))
+        return cls(noise=float(rng.lognormal(-1.5, 0.4)), tie_within=float(rng.uniform(0.02, 0.08)))
 
     def choose(self, left: float, right: float, rng: np.random.Generator) -> Choice:
         seen_left, seen_right = np.array([left, right]) + rng.normal(0, self.noise, 2)

@@ -16,11 +16,11 @@ from django.views.decorators.http import require_GET, require_POST
 from arena.context import my_votes
 from arena.identity import remember, voter_of
 from arena.matchmaking import current_battle, next_battle, votable_pairs
-from arena.media import send_file
 from arena.models import MIXED, Battle, Choice, Voter
 from arena.voting import Refused, battle_of, cast_vote, skip_battle
 from generation.categories import Category
 from generation.encoding import PROFILE
+from generation.media import send_file
 from generation.models import Clip, ClipState, Version
 
 NOTHING_LEFT = "There is no pair here that you have not judged: come back when more clips are made."

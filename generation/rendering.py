@@ -76,7 +76,7 @@ def queue_clips(
     if versions is None:
         versions = Version.objects.filter(
             state=VersionState.ACTIVE, categories__contains=[category.value]
-        )
+        ).order_by("pk")  # as listed in the catalogue
     prompts = prompt_set.prompts.filter(
         sounds__contains=[category.sound], image__isnull=category.task == "t2v"
     ).order_by("entries__position")

@@ -6,9 +6,10 @@ from datetime import timedelta
 
 from celery import shared_task
 from django.core.files.storage import default_storage
+from django.db.models import Q
 from django.utils import timezone
 
-from generation.models import Clip
+from generation.models import Clip, ClipState
 from generation.rendering import claim, claimable, render_claimed
 
 # A worker stays with one message for this long, then goes back to the queue for the next.
@@ -44,18 +45,25 @@ def wake_workers() -> int:
 
 @shared_task
 def sweep_media() -> int:
-    """Delete files of attempts that died before publication, once they are a day old."""
-    swept, oldest_kept = 0, timezone.now() - ORPHAN_AGE
-    folders, _ = default_storage.listdir("clips") if default_storage.exists("clips") else ([], [])
-    for folder in folders:
-        clip = Clip.objects.filter(pk=folder).first()
-        published = {clip.master.name, clip.rendition.name, clip.poster.name} if clip else set()
-        attempts, _ = default_storage.listdir(f"clips/{folder}")
-        for attempt in attempts:
-            for name in default_storage.listdir(f"clips/{folder}/{attempt}")[1]:
-                path = f"clips/{folder}/{attempt}/{name}"
-                if path in published or default_storage.get_modified_time(path) > oldest_kept:
-                    continue
-                default_storage.delete(path)
-                swept += 1
+    """Delete files of attempts that died before publication, once they are a day old.
+
+    Only a clip that was claimed more than once, or failed, can have such files.
+    """
+    swept, youngest = 0, timezone.now() - ORPHAN_AGE
+    for clip in Clip.objects.filter(Q(fence__gt=1) | Q(state=ClipState.FAILED)).iterator():
+        published = {str(clip.master), str(clip.rendition), str(clip.poster)}
+        for attempt in range(1, clip.fence + 1):
+            folder = f"clips/{clip.pk}/{attempt}"
+            for name in _files_in(folder):
+                path = f"{folder}/{name}"
+                if path not in published and default_storage.get_modified_time(path) < youngest:
+                    default_storage.delete(path)
+                    swept += 1
     return swept
+
+
+def _files_in(folder: str) -> list[str]:
+    try:
+        return default_storage.listdir(folder)[1]
+    except FileNotFoundError:  # an object store has no folders and lists nothing instead
+        return []

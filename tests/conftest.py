@@ -1,6 +1,7 @@
 """What many tests need: a small catalogue, prompts, ready clips, voters."""
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from generation.categories import Category
 from generation.models import Clip, ClipState, Model, PromptSet, Version, VersionState
 from generation.prompts import load_prompt_set
 from generation.rendering import claim, queue_clips, render_claimed
+from tests.demo import RunningDemo, running_demo
 
 SCENES = """
 slug = "few"
@@ -35,6 +37,19 @@ text = "a big green square falls by day"
 tags = ["single-subject"]
 image = "scene"
 """
+
+
+@pytest.fixture(scope="session")
+def demo() -> Iterator[RunningDemo]:
+    """The whole product, started once for all tests that need it; two prompts per category.
+
+    Not under pytest's own folder: that one is closed again and again to all but its user, and
+    the servers do not run as root.
+    """
+    with tempfile.TemporaryDirectory(prefix="photofinish-demo-") as folder:
+        Path(folder).chmod(0o755)
+        with running_demo(Path(folder) / "home", prompts=2) as running:
+            yield running
 
 
 @pytest.fixture(autouse=True)

@@ -258,7 +258,7 @@ def test_owner_role_may_make_a_test_database(servers: LocalServers) -> None:
 
 def test_both_servers_ask_for_the_password(servers: LocalServers) -> None:
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        psycopg.connect(servers.servers.owner_database_url, password="no")  # noqa: S106
+        psycopg.connect(servers.servers.owner_database_url, password="no")
     port = int(servers.servers.redis_url.rsplit(":", 1)[1].split("/")[0])
     with pytest.raises(redis.exceptions.AuthenticationError):
         redis.Redis(port=port, retry=Retry(NoBackoff(), 0)).ping()

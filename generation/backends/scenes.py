@@ -18,7 +18,7 @@ from generation.scenes.renderer import (
     render_sound,
 )
 
-SETTINGS = {"size", "fps", "hold", "blur", "fade", "noise", "late"}
+SETTINGS = {"size", "fps", "hold", "blur", "fade", "shake", "late"}
 # Mean absolute difference per channel up to which an image counts as the scene's own first frame:
 # re-encoding changes a few levels, another scene tens.
 SAME_IMAGE = 6.0
@@ -81,9 +81,11 @@ def _spoil(frames: np.ndarray, settings: Mapping[str, Any], rng: np.random.Gener
     if fade := settings.get("fade", 0.0):  # share of the colour that is lost
         grey = frames.mean(-1, keepdims=True)
         frames = np.rint(frames + (grey - frames) * fade).astype(np.uint8)
-    if noise := settings.get("noise", 0.0):  # standard deviation, of 255
-        spoilt = frames + rng.normal(0, noise, frames.shape)
-        frames = np.clip(np.rint(spoilt), 0, 255).astype(np.uint8)
+    if shake := settings.get("shake", 0):  # pixels by which a picture may be out of place
+        places = np.repeat(rng.integers(-shake, shake + 1, (len(frames), 2)), hold, axis=0)
+        frames = np.stack(
+            [np.roll(f, tuple(place), (0, 1)) for f, place in zip(frames, places, strict=False)]
+        )
     return frames
 
 

@@ -1,4 +1,4 @@
-"""Hands out a battle's files, in parts where a browser asks for parts (RFC 9110, section 14)."""
+"""Hands out stored files, in parts where a browser asks for parts (RFC 9110, section 14)."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ CHUNK = 64 * 1024
 
 def send_file(request: HttpRequest, name: str) -> HttpResponseBase:
     """The stored file `name`. The answer names neither file nor time, which could tell versions
-    apart; it may be kept by the voter's own browser only."""
+    apart; it may be kept by the asking browser only."""
     file = default_storage.open(name)
     size = file.size
     first, last = 0, size - 1

@@ -1,0 +1,164 @@
+"""A new user's walk in a real browser: vote ten times with keys, see the names, find the votes."""
+
+import re
+import shutil
+from collections.abc import Iterator
+
+import pytest
+import requests
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from generation.categories import Category
+from tests.demo import PATIENCE, RunningDemo
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--autoplay-policy=user-gesture-required",  # as browsers are set by default
+]
+SYSTEM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1440, "height": 900}
+ANSWERS = ("ArrowLeft", "ArrowRight", "ArrowDown", "ArrowUp", "1", "2", "t", "b", "ArrowLeft", "2")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = next((found for name in SYSTEM if (found := shutil.which(name))), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
+def context(request: pytest.FixtureRequest, browser: Browser) -> Iterator[BrowserContext]:
+    context = browser.new_context(viewport=request.param)
+    context.set_default_timeout(PATIENCE * 1000 / 5)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
+    yield page
+    assert problems == []
+
+
+def state(page: Page, name: str) -> None:
+    expect(page.locator("[data-arena]")).to_have_attribute("data-state", name, timeout=60_000)
+
+
+def ready_to_vote(page: Page) -> None:
+    state(page, "watching")
+    expect(page.locator("[data-vote-form] button").first).to_have_attribute(
+        "aria-disabled", "false", timeout=60_000
+    )
+
+
+def fits(page: Page) -> bool:
+    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def counted(demo: RunningDemo) -> int:
+    boards = [f"{demo.site}/leaderboards/{value}.json" for value in Category.values]
+    return sum(requests.get(board, timeout=10).json()["votes"] for board in boards)
+
+
+def test_ten_votes_with_keys(demo: RunningDemo, page: Page) -> None:
+    demo.wait_for_all_clips()
+    before = counted(demo)
+    page.goto(demo.site)
+    assert fits(page)
+    page.get_by_role("link", name="Vote", exact=True).last.click()
+    names = set()
+    for number, key in enumerate(ANSWERS, start=1):
+        ready_to_vote(page)
+        assert fits(page)
+        hidden = page.locator("[data-nameplate=left]")
+        expect(hidden).to_be_hidden()
+        page.keyboard.press(key)
+        state(page, "revealed")
+        for side in ("left", "right"):
+            plate = page.locator(f"[data-nameplate={side}] .plate-name")
+            expect(plate).to_be_visible()
+            names.add(plate.inner_text())
+        expect(page.locator("[data-my-votes]").first).to_have_text(str(number))
+        page.keyboard.press("n")
+    assert len(names) >= 2
+    assert all(re.match(r"(Scenes|Colt)", name) for name in names)
+    demo.wait_for("the refit", lambda: counted(demo) == before + len(ANSWERS))
+    page.goto(f"{demo.site}/leaderboards/")
+    assert fits(page)
+    for value in Category.values:
+        page.goto(f"{demo.site}/leaderboards/{value}/")
+        assert fits(page)
+        board = requests.get(f"{demo.site}/leaderboards/{value}.json", timeout=10).json()
+        if board["votes"]:
+            expect(page.locator(".facts li").first).to_contain_text(str(board["votes"]))
+
+
+def test_both_clips_really_play_together(demo: RunningDemo, page: Page) -> None:
+    page.goto(f"{demo.site}/vote/")
+    ready_to_vote(page)
+    seen = []
+    for _ in range(4):
+        page.wait_for_timeout(250)
+        seen.append(
+            page.evaluate(
+                "[...document.querySelectorAll('video')].map(v => [v.currentTime, v.videoWidth,"
+                " v.getVideoPlaybackQuality().totalVideoFrames, v.paused, v.duration])"
+            )
+        )
+    for left, right in seen:
+        assert left[1] == right[1] == 720
+        assert not left[3]
+        assert not right[3]
+        apart = abs(left[0] - right[0])
+        assert min(apart, left[4] - apart) < 0.25  # the clips loop
+    assert seen[-1][0][2] > seen[0][0][2]
+    assert seen[-1][1][2] > seen[0][1][2]
+
+
+def test_sound_can_be_heard_one_side_at_a_time(demo: RunningDemo, page: Page) -> None:
+    audible = "[...document.querySelectorAll('video')].map(v => !v.muted && v.volume > 0)"
+    page.goto(f"{demo.site}/vote/t2v-audio/")
+    ready_to_vote(page)
+    assert page.evaluate(audible) == [False, False]
+    page.get_by_role("button", name="Turn sound on").click()
+    assert page.evaluate(audible) == [True, False]
+    page.keyboard.press("d")
+    assert page.evaluate(audible) == [False, True]
+    page.keyboard.press("m")
+    assert page.evaluate(audible) == [False, False]
+
+
+def test_the_next_pair_is_there_before_the_vote(demo: RunningDemo, page: Page) -> None:
+    page.goto(f"{demo.site}/vote/")
+    with page.expect_response(re.compile("/vote/mixed/next/")):
+        ready_to_vote(page)
+    page.wait_for_load_state("networkidle")
+    asked: list[str] = []
+    page.keyboard.press("t")
+    state(page, "revealed")
+    page.on("request", lambda request: asked.append(request.url))
+    page.keyboard.press("n")
+    ready_to_vote(page)
+    sources = page.evaluate("[...document.querySelectorAll('video')].map(v => v.src)")
+    assert all(source.startswith("blob:") for source in sources)
+
+
+def test_without_javascript(demo: RunningDemo, browser: Browser) -> None:
+    context = browser.new_context(viewport=PHONE, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{demo.site}/vote/")
+    page.locator("button[name=choice][value=left]").click()
+    page.wait_for_url(re.compile(r"/battles/[0-9a-f-]{36}/"))
+    expect(page.locator("body")).to_contain_text(re.compile("Scenes|Colt"))
+    page.get_by_role("link", name=re.compile("next pair", re.I)).first.click()
+    expect(page.locator("button[name=choice]")).to_have_count(4)
+    context.close()

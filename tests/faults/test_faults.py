@@ -1,0 +1,160 @@
+"""Whatever dies, no clip is lost or made twice, and no vote is lost or counted twice."""
+
+import os
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+
+import requests
+
+from arena.localservers import find_processes
+from tests.demo import PATIENCE, RunningDemo
+
+DATA = re.compile(r'battle-data" type="application/json">(.*?)</script>', re.S)
+RENDERING = "SELECT id, fence, attempts FROM generation_clip WHERE state = 'rendering'"
+
+
+def processes(demo: RunningDemo, word: str) -> list[int]:
+    """The demo's processes with this argument; nobody else's are touched."""
+    own = set(find_processes(f"photofinish={demo.home.resolve()}"))
+    return sorted(own & set(find_processes(word)))
+
+
+def kill(pids: list[int]) -> None:
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def published_twice(demo: RunningDemo) -> list[str]:
+    """Clips with more than one finished set of files that some row could mean."""
+    named = {
+        name
+        for row in demo.sql("SELECT master, rendition, poster FROM generation_clip")
+        for name in row
+        if name
+    }
+    media = Path(demo.settings["MEDIA_STORAGE"].removeprefix("file://"))
+    renditions = [str(p.relative_to(media)) for p in media.glob("clips/*/*/rendition.mp4")]
+    assert named.issuperset(n for n in named if (media / n).exists())
+    assert all((media / name).exists() for name in named)
+    return [name for name in renditions if name not in named]
+
+
+def test_a_worker_killed_in_mid_render(demo: RunningDemo) -> None:
+    demo.wait_for_all_clips()
+    before = demo.sql("SELECT count(*) FROM generation_clip")[0][0]
+    demo.manage("render", "--prompt-set", "scenes", "--limit", "3", "--no-wait")
+    total = demo.sql("SELECT count(*) FROM generation_clip")[0][0]
+    assert total > before
+    clip, fence, attempts = demo.wait_for("a render", lambda: demo.sql(RENDERING))[0]
+    kill(processes(demo, "gpu@%h"))
+    # The dead worker's clip is still its own until the lease runs out, then somebody else's.
+    state = "SELECT state, fence, attempts FROM generation_clip WHERE id = %s"
+    demo.wait_for("the takeover", lambda: demo.sql(state, clip)[0][0] == "ready")
+    ended, fence_now, attempts_now = demo.sql(state, clip)[0]
+    assert (ended, fence_now, attempts_now) in {
+        ("ready", fence + 1, attempts + 1),
+        ("ready", fence, attempts),  # it was published in the instant before the kill
+    }
+    demo.wait_for_all_clips()
+    assert demo.sql("SELECT count(*) FROM generation_clip WHERE state = 'ready'")[0][0] == total
+    assert len(published_twice(demo)) <= 1  # at most what the killed attempt left behind
+
+
+def test_redis_flushed_in_mid_render(demo: RunningDemo) -> None:
+    demo.wait_for_all_clips()
+    demo.manage("render", "--prompt-set", "scenes", "--limit", "4", "--no-wait")
+    demo.wait_for("a render", lambda: demo.sql(RENDERING))
+    demo.redis().flushall()
+    kill(processes(demo, "gpu@%h"))  # the worker that comes back finds an empty queue
+    demo.wait_for_all_clips()
+    doubled = "SELECT count(*) FROM generation_clip WHERE state = 'ready' AND attempts > 2"
+    assert demo.sql(doubled)[0][0] == 0
+
+
+class Voter(threading.Thread):
+    """Votes without pause, sends again what got no answer, and keeps what was acknowledged."""
+
+    def __init__(self, demo: RunningDemo) -> None:
+        super().__init__(daemon=True)
+        self.demo, self.http = demo, requests.Session()
+        self.acknowledged: dict[str, str] = {}
+        self.refusals: list[str] = []
+        self.unanswered = 0
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            try:
+                self._vote()
+            except (requests.RequestException, OSError):
+                self.unanswered += 1
+                time.sleep(0.1)
+
+    def _vote(self) -> None:
+        page = self.http.get(f"{self.demo.site}/vote/", timeout=10)
+        found = DATA.search(page.text)
+        if not page.ok or found is None:
+            self.unanswered += 1
+            time.sleep(0.1)
+            return
+        battle = found[1]
+        if battle == "null":  # this voter has seen all: another takes over
+            self.http = requests.Session()
+            return
+        path = re.search(r'"vote_url": "(.*?)"', battle)
+        assert path is not None
+        headers = {"Accept": "application/json", "X-CSRFToken": self.http.cookies["csrftoken"]}
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            try:
+                answer = self.http.post(
+                    self.demo.site + path[1], {"choice": "left"}, headers=headers, timeout=10
+                )
+            except (requests.RequestException, OSError):
+                self.unanswered += 1
+                time.sleep(0.1)
+                continue
+            if answer.status_code >= 500:
+                self.unanswered += 1
+                time.sleep(0.1)
+                continue
+            if answer.ok:
+                self.acknowledged[path[1].split("/")[2]] = "left"
+            else:
+                self.refusals.append(answer.text)
+            return
+
+
+def test_postgres_killed_while_people_vote(demo: RunningDemo) -> None:
+    before = demo.sql("SELECT count(*) FROM arena_vote")[0][0]
+    voters = [Voter(demo) for _ in range(3)]
+    for voter in voters:
+        voter.start()
+    demo.wait_for("some votes", lambda: sum(len(v.acknowledged) for v in voters) > 20)
+    for number, sign in enumerate((signal.SIGINT, signal.SIGKILL), start=1):  # orderly, then not
+        postmaster = demo.home / "postgres" / "postmaster.pid"
+        os.kill(int(postmaster.read_text().split()[0]), sign)
+        demo.wait_for("an interruption", lambda n=number: sum(v.unanswered for v in voters) >= n)
+        seen = sum(len(v.acknowledged) for v in voters)
+        demo.wait_for(
+            "more votes", lambda s=seen: sum(len(v.acknowledged) for v in voters) > s + 20
+        )
+    for voter in voters:
+        voter.stop.set()
+    for voter in voters:
+        voter.join(timeout=PATIENCE)
+    assert [v.refusals for v in voters] == [[], [], []]
+    acknowledged = {battle for voter in voters for battle in voter.acknowledged}
+    stored = [str(row[0]) for row in demo.sql("SELECT battle_id FROM arena_vote")]
+    assert len(stored) == len(set(stored))
+    assert acknowledged <= set(stored)
+    assert len(stored) - before == len(acknowledged)
+
+
+def test_the_site_comes_back_after_a_kill(demo: RunningDemo) -> None:
+    kill(processes(demo, "arena.wsgi:application"))
+    demo.wait_for("the site", lambda: demo.health()["ok"])

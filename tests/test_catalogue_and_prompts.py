@@ -1,0 +1,179 @@
+"""An operator loads the catalogue and prompt sets, as often as they like."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import DatabaseError, transaction
+from PIL import Image
+
+from generation.categories import Category
+from generation.models import Clip, Model, Prompt, PromptSet, ReferenceImage, Version
+from generation.prompts import FOLDER, ImageRefused, check_image
+from generation.rendering import queue_clips
+
+pytestmark = pytest.mark.django_db
+
+CATALOG = """
+[[model]]
+slug = "one"
+name = "One"
+lab = "Lab"
+weights = "open"
+
+  [[model.version]]
+  slug = "one-a"
+  name = "One A"
+  codename = "grey-mare"
+  state = "active"
+  backend = "scenes"
+  settings = { size = 32, fps = 8 }
+  categories = ["t2v-silent"]
+  width = 32
+  height = 32
+  fps = 8
+  min_seconds = 1
+  max_seconds = 2
+  price_per_second = 0.25
+"""
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Callable[..., str]:
+    file = tmp_path / "catalog.toml"
+
+    def load(*changes: tuple[str, str]) -> str:
+        text = CATALOG
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        file.write_text(text)
+        out = io.StringIO()
+        call_command("load_catalog", file, stdout=out)
+        return out.getvalue()
+
+    return load
+
+
+def test_loading_twice_changes_nothing(catalog: Callable[..., str]) -> None:
+    assert "2 created" in catalog()
+    assert "0 created, 0 changed, 2 as before" in catalog()
+    version = Version.objects.get()
+    assert (version.model.name, version.categories) == ("One", ["t2v-silent"])
+
+
+def test_a_change_is_taken_over(catalog: Callable[..., str]) -> None:
+    catalog()
+    assert "1 changed" in catalog(('name = "One A"', 'name = "One Alpha"'))
+    assert Version.objects.get().name == "One Alpha"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (('lab = "Lab"', 'laboratory = "Lab"'), "unknown field laboratory"),
+        (('weights = "open"', 'weights = "leaked"'), "weights"),
+        (('categories = ["t2v-silent"]', 'categories = ["t2v"]'), "categories"),
+        (('slug = "one-a"', 'parent = "nobody"\n  slug = "one-a"'), "parent “nobody”"),
+        (("[[model]]", "[[model"), "not valid TOML"),
+    ],
+)
+def test_a_wrong_catalogue_is_refused_whole(
+    catalog: Callable[..., str], change: tuple[str, str], sentence: str
+) -> None:
+    with pytest.raises(CommandError, match=sentence):
+        catalog(change)
+    assert not Model.objects.exists()
+
+
+class TestAVersionWithClips:
+    @pytest.fixture(autouse=True)
+    def clips(self, catalog: Callable[..., str], few: PromptSet) -> None:
+        catalog()
+        assert queue_clips(Category.T2V_SILENT, few).added == 2
+
+    def test_keeps_what_determines_them(self, catalog: Callable[..., str]) -> None:
+        with pytest.raises(CommandError, match="has clips, so its settings can't change"):
+            catalog(("size = 32", "size = 64"))
+        catalog(('state = "active"', 'state = "paused"'))  # what does not is free to change
+        assert Version.objects.get().state == "paused"
+
+    def test_is_frozen_in_the_database_itself(self) -> None:
+        with pytest.raises(DatabaseError, match="frozen"), transaction.atomic():
+            Version.objects.update(settings={"size": 64, "fps": 8})
+        with pytest.raises(DatabaseError, match="frozen"), transaction.atomic():
+            Prompt.objects.update(text="something else")
+
+    def test_freezes_the_prompt_set(self, few: PromptSet, tmp_path: Path) -> None:
+        file = tmp_path / "few.toml"
+        file.write_text(file.read_text().replace("big red", "small red"))
+        with pytest.raises(CommandError, match="frozen because clips were made"):
+            call_command("load_prompts", file)
+
+    def test_asking_again_adds_nothing(self, few: PromptSet) -> None:
+        again = queue_clips(Category.T2V_SILENT, few)
+        assert (again.added, again.existing) == (0, 2)
+
+
+def test_what_a_backend_can_not_make_is_refused_in_words(
+    catalog: Callable[..., str], tmp_path: Path
+) -> None:
+    catalog()
+    file = tmp_path / "other.toml"
+    file.write_text(
+        'slug = "other"\nname = "Other"\naspect = "1:1"\nseconds = 1\n'
+        '[[prompt]]\nkey = "other-1"\ntext = "a horse gallops along a beach"\n'
+    )
+    call_command("load_prompts", file)
+    queued = queue_clips(Category.T2V_SILENT, PromptSet.objects.get())
+    assert queued.added == 0
+    assert "word 2 should be a size" in queued.refused[0]
+    assert not Clip.objects.exists()
+
+
+def test_the_sets_of_the_repository_load_twice() -> None:
+    for expected in ("created", "same"):
+        out = io.StringIO()
+        call_command("load_prompts", stdout=out)
+        lines = out.getvalue().splitlines()
+        assert len(lines) == len(list(FOLDER.glob("*.toml")))
+        assert all(line.endswith(f"{expected}.") for line in lines)
+    open_set = PromptSet.objects.get(slug="open")
+    assert open_set.prompts.count() >= 120
+    assert PromptSet.objects.get(slug="scenes").prompts.count() >= 200
+    shipped = ReferenceImage.objects.all()
+    assert {image.source for image in shipped} == {"shipped"}
+
+
+def image_bytes(width: int, height: int, format: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), (200, 40, 40)).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+class TestAReferenceImage:
+    def test_is_re_encoded_without_metadata_and_upright(self) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6  # lying on its side
+        exif[0x010E] = "made by somebody"
+        checked = check_image(image_bytes(40, 20, "JPEG", exif=exif), "side.jpg")
+        assert (checked.width, checked.height) == (20, 40)
+        assert b"made by somebody" not in checked.data
+        with Image.open(io.BytesIO(checked.data)) as again:
+            assert again.format == "WEBP"
+            assert not again.getexif()
+
+    @pytest.mark.parametrize(
+        ("data", "sentence"),
+        [
+            (b"GIF89a not an image", "not a JPEG, PNG or WebP"),
+            (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a JPEG, PNG or WebP"),
+            (image_bytes(4001, 4000), "at most 16 megapixels"),
+            (image_bytes(64, 64)[:-40], "damaged"),
+        ],
+    )
+    def test_is_judged_by_its_content(self, data: bytes, sentence: str) -> None:
+        with pytest.raises(ImageRefused, match=sentence):
+            check_image(data, "picture.png")

@@ -1,0 +1,218 @@
+"""A reader opens a leaderboard; an operator excludes votes; files go out."""
+
+import csv
+import io
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from arena.models import Battle, Exclusion, PairNeed, Vote, Voter
+from generation.categories import Category
+from generation.models import Clip, Prompt, Version
+from ratings.leaderboards import changed_categories, refit
+from ratings.models import Leaderboard, Standing
+from ratings.tasks import refit_changed
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def cast(few, make_version: Callable[..., Version]) -> Callable[..., list[Vote]]:
+    """Write votes between two versions into the ledger, each on a battle of its own."""
+
+    def cast_votes(
+        winner: str, loser: str, count: int, choice: str = "left", simulated: bool = False
+    ) -> list[Vote]:
+        prompt = Prompt.objects.get(key="few-1")
+        versions = [
+            Version.objects.filter(slug=slug).first() or make_version(slug)
+            for slug in (winner, loser)
+        ]
+        clips = [
+            Clip.objects.get_or_create(
+                version=version, prompt=prompt, category="t2v-silent", defaults={"seed": 1}
+            )[0]
+            for version in versions
+        ]
+        voter = Voter.objects.create(simulated=simulated)
+        votes = []
+        for _ in range(count):
+            battle = Battle.objects.create(
+                voter=voter,
+                stream="mixed",
+                category="t2v-silent",
+                prompt=prompt,
+                left=clips[0],
+                right=clips[1],
+                draw_probability=1.0,
+                expires_at=timezone.now() + timedelta(hours=1),
+            )
+            votes.append(
+                Vote.objects.create(
+                    battle=battle,
+                    voter=voter,
+                    category="t2v-silent",
+                    left_version=versions[0],
+                    right_version=versions[1],
+                    prompt=prompt,
+                    choice=choice,
+                    simulated=simulated,
+                )
+            )
+        return votes
+
+    return cast_votes
+
+
+def board() -> dict[str, Standing]:
+    snapshot = refit(Category.T2V_SILENT)
+    return {standing.version.slug: standing for standing in snapshot.standings.all()}
+
+
+def test_an_empty_arena_says_so(client: Client) -> None:
+    for path in ("/", "/leaderboards/", "/leaderboards/t2v-silent/", "/models/", "/methodology/"):
+        assert client.get(path).status_code == 200
+    assert "t2v" not in client.get("/leaderboards/t2v-silent/").text.split("<tbody")[-1][:0]
+    assert client.get("/leaderboards/t2v-silent.json").json()["standings"] == []
+    assert client.get("/leaderboards/t2v-loud/").status_code == 404
+
+
+def test_winners_stand_above_losers_on_page_and_in_files(client: Client, cast: Callable) -> None:
+    cast("fast", "slow", 260)
+    cast("slow", "fast", 90)
+    cast("fast", "slow", 30, choice="tie")
+    board()
+    page = client.get("/leaderboards/t2v-silent/").text
+    assert "Fast leads." in page
+    assert page.index(">Fast<") < page.index(">Slow<")
+    document = client.get("/leaderboards/t2v-silent.json").json()
+    assert [s["name"] for s in document["standings"]] == ["Fast", "Slow"]
+    assert document["votes"] == 380
+    first = document["standings"][0]
+    assert (first["rank_low"], first["rank_high"]) == (1, 1)
+    assert first["low"] < first["rating"] < first["high"]
+    assert first["win_rate"] == pytest.approx((260 + 15) / 380)
+    rows = list(csv.DictReader(io.StringIO(client.get("/leaderboards/t2v-silent.csv").text)))
+    assert [row["name"] for row in rows] == ["Fast", "Slow"]
+    assert float(rows[0]["rating"]) == pytest.approx(first["rating"])
+
+
+def test_a_lead_within_chance_is_called_a_tie(client: Client, cast: Callable) -> None:
+    cast("fast", "slow", 155)
+    cast("slow", "fast", 150)
+    board()
+    assert (
+        "Fast and Slow lead in a statistical tie." in client.get("/leaderboards/t2v-silent/").text
+    )
+
+
+def test_a_new_version_is_listed_apart(client: Client, cast: Callable) -> None:
+    cast("fast", "slow", 120)
+    cast("slow", "fast", 80)
+    cast("fast", "newcomer", 5)
+    board()
+    document = client.get("/leaderboards/t2v-silent.json").json()
+    assert [s["name"] for s in document["standings"]] == ["Fast", "Slow"]
+    assert [s["name"] for s in document["not_ranked"]] == ["Newcomer"]
+    assert "Newcomer" in client.get("/leaderboards/t2v-silent/").text
+
+
+def test_both_bad_counts_as_a_tie(cast: Callable) -> None:
+    cast("fast", "slow", 50)
+    cast("fast", "slow", 50, choice="both_bad")
+    assert board()["slow"].win_rate == pytest.approx(0.25)
+
+
+def test_the_same_ledger_gives_the_same_standings(cast: Callable) -> None:
+    cast("fast", "slow", 40)
+    cast("slow", "fast", 20)
+    values = [
+        list(
+            refit(Category.T2V_SILENT)
+            .standings.order_by("version_id")
+            .values_list("version_id", "rating", "low", "high", "rank_low", "rank_high")
+        )
+        for _ in range(2)
+    ]
+    assert values[0] == values[1]
+
+
+def test_exclusions_are_honoured_and_can_be_taken_back(cast: Callable) -> None:
+    kept = cast("fast", "slow", 30)
+    bad = cast("slow", "fast", 200)
+    assert board()["slow"].rating > board()["fast"].rating
+    Exclusion.objects.create(action="exclude", voter=bad[0].voter, reason="a bot")
+    assert board()["fast"].rating > board()["slow"].rating
+    assert board()["fast"].votes == 30
+    Exclusion.objects.create(action="exclude", vote=kept[0], reason="a slip")
+    assert board()["fast"].votes == 29
+    Exclusion.objects.create(action="include", voter=bad[0].voter, reason="no bot")
+    assert board()["fast"].votes == 229
+    Exclusion.objects.create(action="include", vote=kept[0], reason="no slip")
+    assert board()["fast"].votes == 230
+
+
+class TestSimulatedVotes:
+    def test_do_not_count_by_themselves(self, cast: Callable, settings) -> None:
+        settings.COUNT_SIMULATED_VOTES = False
+        cast("fast", "slow", 10)
+        cast("slow", "fast", 300, simulated=True)
+        assert board()["fast"].votes == 10
+
+    def test_count_where_the_site_says_so_and_the_page_says_it(
+        self, client: Client, cast: Callable, settings
+    ) -> None:
+        settings.COUNT_SIMULATED_VOTES = True
+        cast("fast", "slow", 100)
+        cast("slow", "fast", 300, simulated=True)
+        assert board()["fast"].votes == 400
+        page = client.get("/leaderboards/t2v-silent/").text
+        assert "75% of these votes are simulated" in page
+
+
+class TestTheRefit:
+    def test_runs_only_where_something_is_new(self, cast: Callable) -> None:
+        assert refit_changed() == []
+        cast("fast", "slow", 3)
+        assert refit_changed() == ["t2v-silent"]
+        assert refit_changed() == []
+        vote = cast("fast", "slow", 1)[0]
+        assert [c.value for c in changed_categories()] == ["t2v-silent"]
+        refit_changed()
+        Exclusion.objects.create(action="exclude", vote=vote, reason="a test")
+        assert refit_changed() == ["t2v-silent"]
+        assert Leaderboard.objects.count() == 3
+
+    def test_tells_matchmaking_which_pairs_are_uncertain(self, cast: Callable) -> None:
+        cast("fast", "slow", 400)
+        cast("slow", "fast", 300)
+        cast("fast", "newcomer", 6)
+        cast("newcomer", "fast", 6)
+        board()
+        need = {
+            frozenset((row.first.slug, row.second.slug)): row.uncertainty
+            for row in PairNeed.objects.select_related("first", "second")
+        }
+        assert need[frozenset(("fast", "newcomer"))] > 3 * need[frozenset(("fast", "slow"))]
+
+
+def test_a_codename_hides_model_and_lab_until_the_reveal(
+    client: Client, cast: Callable, make_version: Callable[..., Version]
+) -> None:
+    make_version("secret", name="Scenes 9 Secret", codename="grey-mare")
+    cast("secret", "slow", 150)
+    cast("slow", "secret", 60)
+    board()
+    for path in ("/leaderboards/t2v-silent/", "/leaderboards/t2v-silent.json", "/models/"):
+        page = client.get(path).text
+        assert "Secret" not in page
+        assert "secret" not in page
+    assert "grey-mare" in client.get("/leaderboards/t2v-silent/").text
+    Version.objects.filter(slug="secret").update(revealed_on=timezone.now().date())
+    page = client.get("/leaderboards/t2v-silent/").text
+    assert "Scenes 9 Secret" in page
+    standings = client.get("/leaderboards/t2v-silent.json").json()["standings"]
+    assert standings[0]["name"] == "Scenes 9 Secret"  # the rating carries over

@@ -1,0 +1,181 @@
+"""An operator asks for clips; workers make them; what can't be made says why."""
+
+import io
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import av
+import pytest
+from django.core.files.storage import default_storage
+from django.core.management import CommandError, call_command
+from django.db import DatabaseError, connection, transaction
+from django.utils import timezone
+
+from generation.categories import Category
+from generation.models import Clip, ClipState, Prompt, PromptSet, Version
+from generation.rendering import claim, claimable, queue_clips, render_claimed
+from generation.tasks import sweep_media
+
+pytestmark = pytest.mark.django_db
+
+
+def test_every_category_gets_its_clips(few: PromptSet, two_versions, render_all) -> None:
+    clips = render_all(few)
+    assert len(clips) == 2 * (2 + 2 + 1 + 1)  # versions x prompts of the four categories
+    for clip in clips:
+        with av.open(clip.rendition.path) as media:
+            assert bool(media.streams.audio) == clip.category.endswith("audio")
+            assert media.streams.video[0].frames == 24  # one second
+        assert clip.width == 32
+        assert clip.render_seconds is not None
+        assert clip.hardware
+        assert clip.lease_expires_at is None
+
+
+def test_both_versions_get_the_same_seed(few: PromptSet, two_versions) -> None:
+    queue_clips(Category.T2V_SILENT, few)
+    for prompt in Prompt.objects.filter(image=None):
+        assert prompt.clips.values_list("seed").distinct().count() == 1
+
+
+def test_a_clip_of_a_paused_version_waits(few: PromptSet, two_versions) -> None:
+    queue_clips(Category.T2V_SILENT, few)
+    Version.objects.update(state="paused")
+    assert claim("test") is None
+    assert claimable() == 0
+
+
+class TestTheLease:
+    @pytest.fixture
+    def one(self, few: PromptSet, make_version: Callable[..., Version]) -> Clip:
+        queue_clips(Category.T2V_SILENT, few, [make_version("sharp")], limit=1)
+        return Clip.objects.get()
+
+    def expire(self) -> None:
+        Clip.objects.update(lease_expires_at=timezone.now() - timedelta(seconds=1))
+
+    def test_keeps_others_away(self, one: Clip) -> None:
+        assert claim("first") is not None
+        assert claim("second") is None
+
+    def test_runs_out_and_the_first_worker_can_not_publish(self, one: Clip) -> None:
+        first = claim("first")
+        assert first is not None
+        self.expire()
+        second = claim("second")
+        assert second is not None
+        assert second.fence == first.fence + 1
+        assert render_claimed(second)
+        published = Clip.objects.get()
+        assert not render_claimed(first)  # it rendered all the same, and threw it away
+        after = Clip.objects.get()
+        assert after.rendition.name == published.rendition.name
+        folders, _ = default_storage.listdir(f"clips/{one.pk}")
+        kept = [f for f in folders if default_storage.listdir(f"clips/{one.pk}/{f}")[1]]
+        assert kept == [str(second.fence)]
+
+    def test_is_given_so_many_times_and_no_more(self, one: Clip, settings) -> None:
+        for _ in range(settings.RENDER_ATTEMPTS):
+            assert claim("doomed") is not None
+            self.expire()
+        assert claim("next") is None
+        failed = Clip.objects.get()
+        assert failed.state == ClipState.FAILED
+        assert "died in each of 3 attempts" in failed.error
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_workers_never_get_the_same_clip(few: PromptSet, two_versions) -> None:
+    queue_clips(Category.T2V_SILENT, few)
+    queue_clips(Category.T2V_AUDIO, few)
+    got: list[str] = []
+    start = threading.Barrier(4)
+
+    def work() -> None:
+        start.wait()
+        while clip := claim("racer"):
+            got.append(str(clip.pk))
+        connection.close()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == len(set(got)) == 8
+
+
+def test_a_failure_is_kept_in_words_and_can_be_tried_again(
+    few: PromptSet, make_version: Callable[..., Version]
+) -> None:
+    version = make_version("broken", backend="colt", settings={"weights": "none", "steps": 1})
+    queued = queue_clips(Category.T2V_SILENT, few)
+    assert queued.added == 0
+    assert "Colt needs exactly the settings" in queued.refused[0]
+    prompt = Prompt.objects.get(key="few-1")
+    Clip.objects.create(version=version, prompt=prompt, category="t2v-silent", seed=1)
+    clip = claim("test")
+    assert clip is not None
+    assert not render_claimed(clip)
+    clip.refresh_from_db()
+    assert clip.state == ClipState.FAILED
+    assert "Colt needs exactly the settings" in clip.error
+    call_command(
+        "render", "--retry-failed", "--no-wait", "--prompt-set", "few", stdout=io.StringIO()
+    )
+    clip.refresh_from_db()
+    assert (clip.state, clip.attempts) == (ClipState.WAITING, 0)
+
+
+def test_a_clip_without_a_rendition_can_not_become_ready(few: PromptSet, two_versions) -> None:
+    queue_clips(Category.T2V_SILENT, few)
+    with pytest.raises(DatabaseError, match="clip_ready_has_files"), transaction.atomic():
+        Clip.objects.update(state=ClipState.READY)
+
+
+def test_files_of_dead_attempts_are_swept_after_a_day(votable: list[Clip], media: Path) -> None:
+    clip = votable[0]
+    Clip.objects.filter(pk=clip.pk).update(fence=3)  # two more attempts have begun since
+    orphan = media / "clips" / str(clip.pk) / "2" / "rendition.mp4"
+    fresh = media / "clips" / str(clip.pk) / "3" / "rendition.mp4"
+    for file in (orphan, fresh):
+        file.parent.mkdir()
+        file.write_bytes(b"half a clip")
+    long_ago = (timezone.now() - timedelta(days=2)).timestamp()
+    os.utime(orphan, (long_ago, long_ago))
+    for name in (clip.master.path, clip.rendition.path, clip.poster.path):
+        os.utime(name, (long_ago, long_ago))
+    assert sweep_media() == 1
+    assert not orphan.exists()
+    assert fresh.exists()
+    assert Path(clip.rendition.path).exists()
+
+
+def test_an_unknown_prompt_set_is_a_sentence(db) -> None:
+    with pytest.raises(CommandError, match="no prompt set “nothing”; loaded are: none"):
+        call_command("render", "--prompt-set", "nothing")
+
+
+WEB = """
+import os, sys
+os.environ["DJANGO_SETTINGS_MODULE"] = "arena.settings"
+from arena.wsgi import application
+import arena.urls, generation.backends.colt, generation.backends.scenes, generation.tasks
+import ratings.tasks, django.contrib.admin
+from django.contrib import admin
+admin.autodiscover()
+heavy = [m for m in ("torch", "diffusers", "transformers") if m in sys.modules]
+print(heavy)
+"""
+
+
+def test_the_web_process_never_imports_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WEB], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "[]"
