@@ -28,13 +28,14 @@ endef
 # Checks print in the order in which they are listed, pytest last.
 .NOTPARALLEL:
 
-.PHONY: help demo admin test lint venv venv-dev chromium
+.PHONY: help demo admin test lint bench-site venv venv-dev chromium
 
 help:
 	@echo "make demo    run the arena at http://127.0.0.1:$(PORT)   (PORT=8000 VOTERS=300)"
 	@echo "make admin   make an account for /admin/ of the running demo"
 	@echo "make test    set up what the tests need and run every check"
 	@echo "make lint    the checks that need no database and no browser"
+	@echo "make bench-site  what the pages cost as votes grow"
 	@echo "make venv    only install"
 
 demo: venv
@@ -45,6 +46,9 @@ admin: venv
 
 test: venv-dev chromium lint
 	$(PY) -m pytest
+
+bench-site: venv
+	$(PY) -m bench.site
 
 lint: venv-dev
 	$(VENV)/bin/ruff check .

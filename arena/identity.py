@@ -13,7 +13,14 @@ A_YEAR = 365 * 24 * 3600
 
 
 def voter_of(request: HttpRequest) -> Voter | None:
-    """Who sent this request; None for a newcomer or a cookie that is not ours."""
+    """Who sent this request; None for a newcomer or a cookie that is not ours. Asked once."""
+    if not hasattr(request, "_voter"):
+        request._voter = _read_voter(request)  # type: ignore[attr-defined]
+    voter: Voter | None = request._voter  # type: ignore[attr-defined]
+    return voter
+
+
+def _read_voter(request: HttpRequest) -> Voter | None:
     value = request.COOKIES.get(COOKIE)
     if not value:
         return None

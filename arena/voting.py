@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.db import transaction
-
 from arena.models import Battle, Choice, Skip, Vote, Voter
 
 
@@ -37,24 +35,25 @@ def cast_vote(voter: Voter | None, battle_id: UUID, choice: str) -> Battle:
     if choice not in Choice.values:
         raise Refused(400, f"“{choice}” is not an answer: send {', '.join(Choice.values)}.")
     battle = battle_of(voter, battle_id)
+    assert voter is not None  # or the battle would not be theirs
     if hasattr(battle, "skip"):
         raise Refused(409, "You skipped this pair: it can't be voted on any more.")
     if not hasattr(battle, "vote"):
         if battle.expired:
             raise Refused(410, "This pair has expired: take a new one.")
-        with transaction.atomic():
-            battle.vote, _ = Vote.objects.get_or_create(
-                battle=battle,
-                defaults={
-                    "voter": battle.voter,
-                    "category": battle.category,
-                    "left_version": battle.left.version,
-                    "right_version": battle.right.version,
-                    "prompt": battle.prompt,
-                    "choice": choice,
-                    "simulated": battle.voter.simulated,
-                },
-            )
+        vote = Vote(
+            battle=battle,
+            voter=voter,
+            category=battle.category,
+            left_version=battle.left.version,
+            right_version=battle.right.version,
+            prompt=battle.prompt,
+            choice=choice,
+            simulated=voter.simulated,
+        )
+        # One statement: of two answers that arrive together one is kept, and both read it.
+        Vote.objects.bulk_create([vote], ignore_conflicts=True)
+        battle.vote = Vote.objects.get(battle=battle)
     if battle.vote.choice != choice:
         label = Choice(battle.vote.choice).label.lower()
         raise Refused(409, f"You have voted on this pair already: {label}. A vote is final.")

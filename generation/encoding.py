@@ -140,6 +140,11 @@ class Profile:
 PROFILE = Profile()
 
 
+# How far a picture's shape may be from the canvas's and still fill it; the common sizes 832x480 and
+# 1280x704 are 2.5 % and 2.3 % from 16:9.
+FILL_WITHIN = 0.04
+
+
 @dataclass(frozen=True)
 class RenditionFacts:
     """A published rendition, as measured on the finished file."""
@@ -548,7 +553,11 @@ def _sampled(master: Path, count: int) -> Iterator[_Shown]:
 
 
 def _fit(shown: _Shown, width: int, height: int, master: Path) -> VideoFrame:
-    """Scale a frame into the canvas, centred on black, with one filter for every source."""
+    """Scale a frame to the canvas with one filter for every source.
+
+    A picture of nearly the canvas's shape fills it and loses a sliver at two edges: thin bars
+    would be the mark of every model whose sizes are multiples of 32. Others stand on black.
+    """
     frame = shown.frame
     if frame.rotation:
         raise EncodingError(
@@ -559,8 +568,11 @@ def _fit(shown: _Shown, width: int, height: int, master: Path) -> VideoFrame:
             f"{master.name} is {HDR_TRANSFERS[frame.color_trc]} high dynamic range: "
             "convert it to BT.709 first."
         )
-    inner_width = min(width, 2 * max(1, round(height * shown.aspect / 2)))
-    inner_height = min(height, 2 * max(1, round(width / shown.aspect / 2)))
+    full_width = 2 * max(1, round(height * shown.aspect / 2))  # at the canvas's height
+    full_height = 2 * max(1, round(width / shown.aspect / 2))  # at the canvas's width
+    fills = abs(shown.aspect * height / width - 1) <= FILL_WITHIN
+    choose = max if fills else min
+    inner_width, inner_height = choose(width, full_width), choose(height, full_height)
     untagged_matrix = BT601 if frame.height <= SD_MAX_HEIGHT else BT709
     scaled = frame.reformat(
         inner_width,
@@ -576,7 +588,6 @@ def _fit(shown: _Shown, width: int, height: int, master: Path) -> VideoFrame:
     if (inner_width, inner_height) == (width, height):
         return scaled
     planes = cast(npt.NDArray[np.uint8], scaled.to_ndarray())
-    left, top = (width - inner_width) // 4 * 2, (height - inner_height) // 4 * 2
     canvas = np.empty(width * height * 3 // 2, np.uint8)
     offset = taken = 0
     flat = planes.reshape(-1)
@@ -586,11 +597,20 @@ def _fit(shown: _Shown, width: int, height: int, master: Path) -> VideoFrame:
         plane = canvas[offset : offset + rows * columns].reshape(rows, columns)
         inner = flat[taken : taken + inner_rows * inner_columns]
         plane[:] = black
-        y, x = top // shrink, left // shrink
-        plane[y : y + inner_rows, x : x + inner_columns] = inner.reshape(inner_rows, inner_columns)
+        to_rows, from_rows = _centred(height, inner_height, shrink)
+        to_columns, from_columns = _centred(width, inner_width, shrink)
+        picture = inner.reshape(inner_rows, inner_columns)
+        plane[to_rows, to_columns] = picture[from_rows, from_columns]
         offset += rows * columns
         taken += inner_rows * inner_columns
     return VideoFrame.from_ndarray(canvas.reshape(-1, width), format=PROFILE.pixel_format)
+
+
+def _centred(outer: int, inner: int, shrink: int) -> tuple[slice, slice]:
+    """Where a centred picture lies on the canvas, and which part of the picture that is."""
+    gap = abs(outer - inner) // 4 * 2 // shrink
+    whole, part = slice(None), slice(gap, gap + min(outer, inner) // shrink)
+    return (part, whole) if inner < outer else (whole, part)
 
 
 def _write_poster(rendition: Path, poster: Path) -> None:

@@ -53,10 +53,9 @@ def demo() -> Iterator[RunningDemo]:
 
 
 @pytest.fixture(autouse=True)
-def media(settings, tmp_path: Path) -> Path:
+def media(settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Each test has a media folder of its own."""
-    folder = tmp_path / "media"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("media")
     settings.STORAGES = {
         **settings.STORAGES,
         "default": {

@@ -30,10 +30,10 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from generation.backends import CannotRender, Progress, Request
-from generation.encoding import SOUND_SLACK, RawClip
+from generation.encoding import FILL_WITHIN, SOUND_SLACK, RawClip
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,8 @@ RESERVED = {
 }  # fmt: skip
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
-# 2 %: what the eye takes for the same shape, and what multiples of 32 need at 480 lines.
-ASPECT_TOLERANCE = 0.02
+# Within this a rendition fills its canvas, so that no bars tell which model made it.
+ASPECT_TOLERANCE = FILL_WITHIN
 
 
 # --- what can be told before anything is loaded --------------------------------------------------
@@ -292,7 +292,7 @@ def _call(
     if request.image is not None:
         size = (settings["width"], settings["height"])
         image = Image.fromarray(request.image)
-        call["image"] = image.resize(size, Image.Resampling.LANCZOS)
+        call["image"] = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
     if "callback_on_step_end" in inspect.signature(type(pipe).__call__).parameters:
         call["callback_on_step_end"] = _step_callback(progress)
     return call

@@ -18,6 +18,9 @@ import { Players } from "./players.js";
 /** Long enough to read two names, short enough not to wait for it. */
 const REVEAL_MS = 2500;
 
+/** How often an empty page asks for a pair. */
+const LOOK_AGAIN_MS = 5000;
+
 /** @type {Side[]} */
 const SIDES = ["left", "right"];
 
@@ -196,6 +199,18 @@ function showEmpty(reason) {
   find("[data-empty]").toggleAttribute("hidden", false);
   find("[data-empty-reason]").textContent = reason;
   announce(reason);
+  lookAgain();
+}
+
+/** While the page is empty, ask now and then: clips may be in the making. */
+function lookAgain() {
+  setTimeout(async () => {
+    if (document.visibilityState === "hidden") return lookAgain();
+    const { battle: found } = await fetchNext(nextUrl, csrfToken, []).catch(() => ({ battle: null }));
+    if (state !== "empty") return;
+    if (found) show(found);
+    else lookAgain();
+  }, LOOK_AGAIN_MS);
 }
 
 // ---- voting ----
@@ -530,5 +545,6 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-begin();
+if (battle) begin();
+else lookAgain();
 followPosition();

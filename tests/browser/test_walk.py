@@ -162,3 +162,21 @@ def test_without_javascript(demo: RunningDemo, browser: Browser) -> None:
     page.get_by_role("link", name=re.compile("next pair", re.I)).first.click()
     expect(page.locator("button[name=choice]")).to_have_count(4)
     context.close()
+
+
+def test_an_empty_page_finds_new_clips_by_itself(demo: RunningDemo, page: Page) -> None:
+    demo.wait_for_all_clips()
+    page.goto(f"{demo.site}/vote/i2v-silent/")
+    while page.locator("[data-arena]").get_attribute("data-state") != "empty":
+        ready_to_vote(page)
+        page.keyboard.press("s")
+        expect(page.locator("[data-arena]")).to_have_attribute(
+            "data-state", re.compile("watching|empty"), timeout=60_000
+        )
+        page.wait_for_timeout(200)
+    prompts = demo.sql("SELECT count(DISTINCT prompt_id) FROM generation_clip")[0][0] // 2
+    demo.manage(
+        "render", "--category", "i2v-silent", "--limit", str(prompts + 1), "--no-wait",
+        "--version-slug", "scenes-reference", "scenes-stutter",
+    )  # fmt: skip
+    ready_to_vote(page)

@@ -1,6 +1,7 @@
 """The diffusers backend: what it refuses before loading anything, and what tiny pipelines make."""
 
 import functools
+import gc
 import json
 import pickle
 import re
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from generation.backends import CannotRender, Request, diffusers
 from generation.categories import Category, Conditions
@@ -122,7 +124,7 @@ def test_what_fits_is_accepted(values: dict[str, Any], request_: Request) -> Non
         ({"pipeline": LTX2, "height": 704, "frames": 125}, "the nearest are 121 and 129"),
         ({"pipeline": "CogVideoXPipeline", "frames": 85}, "the nearest are 81 and 89"),
         ({"pipeline": "MochiPipeline", "frames": 84}, "the nearest are 79 and 85"),
-        ({"width": 832, "height": 480}, "832x480 is not 16:9 within 2%: 848x480 would be nearest"),
+        ({"width": 768, "height": 480}, "768x480 is not 16:9 within 4%: 848x480 would be nearest"),
         ({"frames": 77}, "77 frames are too few for 5 s at 16 frames a second: set frames to 81"),
         ({"fps": 24}, "81 frames are too few .* set frames to 121 or more"),
     ],
@@ -140,7 +142,7 @@ def test_settings_that_can_not_work_are_refused(changes: dict[str, Any], words: 
         (WAN, asked(image=WIDE), "takes no reference image"),
         (WAN, asked(audio=True), "makes no sound"),
         (WAN_IMAGE, asked(image=SQUARE), "96x96 pixels, another shape than 1280x720"),
-        (WAN, asked(conditions=Conditions("1:1", 5.0)), "1280x720 is not 1:1 within 2%: 720x720"),
+        (WAN, asked(conditions=Conditions("1:1", 5.0)), "1280x720 is not 1:1 within 4%: 720x720"),
         (WAN, asked(conditions=Conditions("16:9", 6.0)), "too few for 6 s .* set frames to 97"),
     ],
 )
@@ -198,13 +200,18 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny tensors are computed faster by one thread; nothing stays loaded afterwards."""
+def quick(weights: dict[str, Path]) -> Iterator[None]:
+    """Tiny tensors are computed faster by one thread; nothing stays loaded afterwards.
+
+    Each change of pipeline collects garbage; the libraries' own objects needn't be looked at.
+    """
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    gc.freeze()
     yield
+    gc.unfreeze()
     torch.set_num_threads(threads)
     diffusers.unload()
 
@@ -294,11 +301,8 @@ def test_the_reference_image_reaches_the_clip_at_its_size(weights: dict[str, Pat
     settings = tiny(WAN_IMAGE, weights[WAN_IMAGE])
     clip = diffusers.render(settings, wish(image=SQUARE), ignore)
     assert not same(clip, diffusers.render(settings, wish(image=255 - SQUARE), ignore))
-    # Each pixel four times is the same picture, so it must come down to the same clip, nearly.
-    double = SQUARE.repeat(2, axis=0).repeat(2, axis=1)
-    larger = diffusers.render(settings, wish(image=double), ignore)
-    difference = np.abs(larger.frames.astype(int) - clip.frames.astype(int))
-    assert difference.mean() < 1
+    resized = Image.fromarray(SQUARE).resize((64, 64), Image.Resampling.LANCZOS)
+    assert same(clip, diffusers.render(settings, wish(image=np.asarray(resized)), ignore))
 
 
 def test_the_model_is_told_the_frame_rate(weights: dict[str, Path]) -> None:
@@ -316,11 +320,25 @@ def test_a_silent_category_drops_the_sound(weights: dict[str, Path]) -> None:
     assert np.array_equal(silent.frames, loud.frames)
 
 
-def test_half_precision_works_and_keeps_the_vae_of_wan_exact(weights: dict[str, Path]) -> None:
+def test_half_precision_works_and_keeps_the_vae_of_wan_exact(
+    weights: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from diffusers import WanPipeline
+
+    run, dtypes = WanPipeline.__call__, {}
+
+    @functools.wraps(run)
+    def watched(pipe: Any, **arguments: Any) -> Any:
+        dtypes.update({name: getattr(pipe, name).dtype for name in ("transformer", "vae")})
+        return run(pipe, **arguments)
+
     exact = diffusers.render(tiny(WAN, weights[WAN]), wish(), ignore)
+    monkeypatch.setattr(WanPipeline, "__call__", watched)
     half = diffusers.render(tiny(WAN, weights[WAN], dtype="bfloat16"), wish(), ignore)
+    assert dtypes == {"transformer": torch.bfloat16, "vae": torch.float32}
     difference = np.abs(half.frames.astype(int) - exact.frames.astype(int))
-    assert 0 < difference.mean() < 3  # of 255; the transformer alone is rounded
+    assert 0 < difference.mean() < 3  # of 255
 
 
 def test_what_progress_raises_ends_the_render_and_spoils_nothing(

@@ -235,6 +235,17 @@ def test_each_aspect_has_its_canvas(tmp_path: Path, aspect: str, width: int, hei
         assert np.abs(np.asarray(poster).astype(int) - pictures_of(rendition)[0]).mean() < 2
 
 
+@pytest.mark.parametrize(("width", "height"), [(832, 480), (1280, 704), (1216, 704)])
+def test_a_picture_of_nearly_the_right_shape_fills_the_canvas(
+    tmp_path: Path, width: int, height: int
+) -> None:
+    frames = np.full((6, height, width, 3), 200, np.uint8)
+    master = as_master(tmp_path / "m.mkv", frames, 24, None, 0)
+    rendition, facts = render(master, aspect="16:9", seconds=0.25)
+    assert (facts.width, facts.height) == (1280, 720)
+    assert pictures_of(rendition)[3].min() > 190  # no bar at any edge
+
+
 def test_colours_survive(tmp_path: Path) -> None:
     colours = np.array([[250, 10, 10], [10, 240, 20], [20, 10, 250], [200, 180, 40]], np.uint8)
     bars = np.repeat(np.repeat(colours[None, :], 90, axis=0), 40, axis=1)

@@ -20,7 +20,7 @@ class Command(BaseCommand):
         parser.add_argument("--site", required=True, help="Such as http://127.0.0.1:8000")
         parser.add_argument("--voters", type=int, default=300)
         parser.add_argument("--stream", choices=[MIXED, *Category.values], default=MIXED)
-        parser.add_argument("--rate", type=float, default=2.0, help="Votes per second at most.")
+        parser.add_argument("--rate", type=float, default=4.0, help="Votes per second at most.")
         parser.add_argument("--seed", type=int, default=1)
         much = parser.add_mutually_exclusive_group(required=True)
         much.add_argument("--votes", type=int, help="Stop after so many.")
