@@ -26,6 +26,8 @@ UNRATED = 400.0
 # Open battles one voter may hold in a stream: the one on the screen, the next one already loaded,
 # and one more for a second tab. More would let a voter pick pairs by asking again and again.
 OPEN_AT_MOST = 3
+# A voter who has seen most of a category misses often: then all that is left is asked for at once.
+MISSES_BEFORE_LOOKING = 3
 
 READY_VERSIONS = """
     SELECT category, version.id
@@ -36,20 +38,22 @@ READY_VERSIONS = """
     )
     ORDER BY 1, 2
 """
-# A pair of clips of two versions on one prompt and seed slot that this voter has not met before.
-# OFFSET 0 keeps the voter's own battles a list that is read once.
-UNSEEN_CLIPS = """
-    SELECT one.id, two.id, one.prompt_id
+# Pairs of clips of one prompt and seed slot that this voter has not met before, in either order.
+UNSEEN = """
     FROM generation_clip one JOIN generation_clip two USING (category, prompt_id, seed_slot)
     WHERE one.category = %(category)s AND one.state = 'ready' AND two.state = 'ready'
-      AND one.version_id = %(first)s AND two.version_id = %(second)s
-      AND NOT EXISTS (
-        SELECT 1 FROM arena_battle battle
-        WHERE battle.voter_id = %(voter)s
-          AND (battle.left_id, battle.right_id) IN ((one.id, two.id), (two.id, one.id))
+      AND one.version_id < two.version_id
+      AND (least(one.id, two.id), greatest(one.id, two.id)) NOT IN (
+        SELECT least(left_id, right_id), greatest(left_id, right_id)
+        FROM arena_battle WHERE voter_id = %(voter)s
       )
+"""
+UNSEEN_CLIPS = f"""
+    SELECT one.id, two.id, one.prompt_id {UNSEEN}
+      AND one.version_id = %(first)s AND two.version_id = %(second)s
     ORDER BY random() LIMIT 1
 """
+UNSEEN_PAIRS = f"SELECT DISTINCT one.version_id, two.version_id {UNSEEN}"
 
 
 def pair_probabilities(versions: Sequence[int], needs: Mapping[Pair, float]) -> dict[Pair, float]:
@@ -132,14 +136,25 @@ def draw_battle(voter: Voter, stream: str, rng: random.Random | None = None) -> 
                 category=category, first__in=ready[category], second__in=ready[category]
             ).values_list("first_id", "second_id", "uncertainty")
         }
-        left_over = pair_probabilities(ready[category], needs)
-        probabilities = dict(left_over)
+        probabilities = pair_probabilities(ready[category], needs)
+        left_over = set(probabilities)
+        misses = 0
         while left_over:
-            pair = rng.choices(list(left_over), list(left_over.values()))[0]
-            del left_over[pair]
+            choices = sorted(left_over)
+            pair = rng.choices(choices, [probabilities[choice] for choice in choices])[0]
             if battle := _draw_clips(voter, stream, category, pair, probabilities[pair], rng):
                 return battle
+            left_over.remove(pair)
+            misses += 1
+            if misses == MISSES_BEFORE_LOOKING:
+                left_over &= _unseen_pairs(voter, category)
     return None
+
+
+def _unseen_pairs(voter: Voter, category: str) -> set[Pair]:
+    with connection.cursor() as cursor:
+        cursor.execute(UNSEEN_PAIRS, {"category": category, "voter": voter.pk})
+        return set(cursor.fetchall())
 
 
 def _draw_clips(

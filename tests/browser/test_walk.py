@@ -174,7 +174,8 @@ def test_an_empty_page_finds_new_clips_by_itself(demo: RunningDemo, page: Page) 
             "data-state", re.compile("watching|empty"), timeout=60_000
         )
         page.wait_for_timeout(200)
-    prompts = demo.sql("SELECT count(DISTINCT prompt_id) FROM generation_clip")[0][0] // 2
+    known = "SELECT count(DISTINCT prompt_id) FROM generation_clip WHERE category = 'i2v-silent'"
+    prompts = demo.sql(known)[0][0]
     demo.manage(
         "render", "--category", "i2v-silent", "--limit", str(prompts + 1), "--no-wait",
         "--version-slug", "scenes-reference", "scenes-stutter",
