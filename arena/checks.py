@@ -6,6 +6,7 @@ import redis
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.exceptions import ImproperlyConfigured
+from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import OperationalError, connection
 
@@ -88,7 +89,7 @@ def redis_answers(**_: Any) -> list[CheckMessage]:
 @register(deploy=True)
 def storage_answers(**_: Any) -> list[CheckMessage]:
     try:
-        default_storage.exists("probe")
+        default_storage.delete(default_storage.save("checks/probe", ContentFile(b"probe")))
     except Exception as error:  # every storage has errors of its own
         return [
             Error(

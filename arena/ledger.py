@@ -3,8 +3,10 @@
 from typing import Any
 
 from django.conf import settings
-from django.db import connections
+from django.db import connections, transaction
 
+# The number of the advisory lock that every insert into the ledger shares (migration 0002).
+LEDGER_LOCK = 7_301_001
 LEDGER_TABLES = ("arena_vote", "arena_skip", "arena_exclusion")
 
 
@@ -17,7 +19,7 @@ def grant_site_role(using: str = "default", **_: Any) -> None:
     if not role:
         return
     connection = connections[using]
-    with connection.cursor() as cursor:
+    with transaction.atomic(using=using), connection.cursor() as cursor:
         cursor.execute("SELECT current_user")
         if cursor.fetchone()[0] == role:
             return

@@ -4,19 +4,23 @@ Pairs of versions are drawn in proportion to how uncertain their difference stil
 uniform share so that every pair keeps being asked about; the probability is stored with the battle.
 """
 
+import logging
 import random
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from itertools import combinations
+from uuid import UUID
 
 from django.conf import settings
 from django.core.files.storage import default_storage
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from arena.models import MIXED, Battle, PairNeed, Voter
-from generation.models import Clip, ClipState
+from generation.models import Clip
+
+log = logging.getLogger(__name__)
 
 Pair = tuple[int, int]  # version ids, the lower first
 
@@ -28,6 +32,8 @@ UNRATED = 400.0
 OPEN_AT_MOST = 3
 # A voter who has seen most of a category misses often: then all that is left is asked for at once.
 MISSES_BEFORE_LOOKING = 3
+# Clips without files that one draw passes over before it leaves a pair of versions.
+MISSING_AT_MOST = 6
 
 READY_VERSIONS = """
     SELECT category, version.id
@@ -51,6 +57,7 @@ UNSEEN = """
 UNSEEN_CLIPS = f"""
     SELECT one.id, two.id, one.prompt_id {UNSEEN}
       AND one.version_id = %(first)s AND two.version_id = %(second)s
+      AND one.id <> ALL(%(missing)s) AND two.id <> ALL(%(missing)s)
     ORDER BY random() LIMIT 1
 """
 UNSEEN_PAIRS = f"SELECT DISTINCT one.version_id, two.version_id {UNSEEN}"
@@ -78,16 +85,23 @@ def ready_versions() -> dict[str, list[int]]:
     return found
 
 
+VOTABLE_PAIRS = """
+    SELECT wanted, count(*)
+    FROM generation_version a JOIN generation_version b ON a.id < b.id
+    CROSS JOIN unnest(a.categories) AS wanted
+    WHERE a.state = 'active' AND b.state = 'active' AND wanted = ANY(b.categories) AND EXISTS (
+        SELECT 1 FROM generation_clip one JOIN generation_clip two USING (prompt_id, seed_slot)
+        WHERE one.category = wanted AND one.version_id = a.id AND one.state = 'ready'
+          AND two.category = wanted AND two.version_id = b.id AND two.state = 'ready'
+    )
+    GROUP BY wanted
+"""
+
+
 def votable_pairs() -> dict[str, int]:
-    """Per category the pairs of versions that both have a ready clip of one same prompt."""
+    """Per category the pairs of active versions that both have a ready clip of one same prompt."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT category, count(DISTINCT (one.version_id, two.version_id))"
-            " FROM generation_clip one JOIN generation_clip two"
-            " USING (category, prompt_id, seed_slot)"
-            " WHERE one.version_id < two.version_id"
-            " AND one.state = 'ready' AND two.state = 'ready' GROUP BY category"
-        )
+        cursor.execute(VOTABLE_PAIRS)
         return dict(cursor.fetchall())
 
 
@@ -109,13 +123,22 @@ def open_battles(voter: Voter, stream: str) -> QuerySet[Battle]:
     )
 
 
+def _lock(voter: Voter) -> None:
+    """Two requests of one voter draw one after the other, so neither gets what the other got."""
+    list(Voter.objects.select_for_update().filter(pk=voter.pk).values_list("pk"))
+
+
+@transaction.atomic
 def current_battle(voter: Voter, stream: str) -> Battle | None:
     """The battle on the voter's screen: a reload shows the same one, so pairs can't be picked."""
+    _lock(voter)
     return open_battles(voter, stream).first() or draw_battle(voter, stream)
 
 
+@transaction.atomic
 def next_battle(voter: Voter, stream: str, held: Sequence[str]) -> Battle | None:
     """A battle beside those the voter's page holds already, for loading it ahead."""
+    _lock(voter)
     battles = list(open_battles(voter, stream))
     for battle in battles:
         if str(battle.pk) not in held:
@@ -165,19 +188,29 @@ def _draw_clips(
     probability: float,
     rng: random.Random,
 ) -> Battle | None:
-    while True:
+    missing: list[UUID] = []
+    while len(missing) < MISSING_AT_MOST:
         with connection.cursor() as cursor:
             cursor.execute(
                 UNSEEN_CLIPS,
-                {"category": category, "voter": voter.pk, "first": pair[0], "second": pair[1]},
+                {
+                    "category": category,
+                    "voter": voter.pk,
+                    "first": pair[0],
+                    "second": pair[1],
+                    "missing": missing,
+                },
             )
             row = cursor.fetchone()
         if row is None:
             return None
         clips = Clip.objects.in_bulk(row[:2])
-        missing = [clip for clip in clips.values() if not _has_files(clip)]
-        if not missing:
+        fileless = [clip.pk for clip in clips.values() if not _has_files(clip)]
+        if not fileless:
             break
+        missing += fileless
+    else:
+        return None
     sides = [clips[row[0]], clips[row[1]]]
     rng.shuffle(sides)
     battle = Battle.objects.create(
@@ -194,11 +227,10 @@ def _draw_clips(
 
 
 def _has_files(clip: Clip) -> bool:
-    """False, and the clip taken out of the arena with the reason, when a file is missing."""
+    """Whether both files are there. `withdraw_lost_clips` decides what to do if they are not:
+    a request cannot tell a lost file from a storage that is away."""
     for name in (str(clip.rendition), str(clip.poster)):
         if not default_storage.exists(name):
-            Clip.objects.filter(pk=clip.pk, state=ClipState.READY).update(
-                state=ClipState.FAILED, error=f"The file {name} is missing from the media storage."
-            )
+            log.error("clip %s: the file %s is missing from the media storage", clip.pk, name)
             return False
     return True

@@ -1,15 +1,15 @@
 """Settings. Everything that differs between a laptop and a cluster comes from the environment.
 
-docs/operations.md lists the variables. A missing or unusable one is reported by `arena/checks.py`
-as a sentence; importing this file never fails for it.
+docs/operations.md lists the variables. What is missing or does not answer is reported by
+`arena/checks.py` as a sentence that says what to set.
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import environ
+from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -110,6 +110,21 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 10.0,
         "options": {"expires": 10},
     },
+    "withdraw lost clips": {
+        "task": "generation.tasks.withdraw_lost_clips",
+        "schedule": 24 * 3600.0,
+        "options": {"expires": 3600},
+    },
+    "sweep visitors": {
+        "task": "arena.tasks.sweep_visitors",
+        "schedule": 3600.0,
+        "options": {"expires": 3600},
+    },
+    "thin leaderboards": {
+        "task": "ratings.tasks.thin_leaderboards",
+        "schedule": 3600.0,
+        "options": {"expires": 3600},
+    },
     "sweep media": {
         "task": "generation.tasks.sweep_media",
         "schedule": 3600.0,
@@ -120,6 +135,8 @@ CELERY_BEAT_SCHEDULE = {
 # A worker that stops its heartbeat for this long is taken for dead and its clip goes to another.
 RENDER_LEASE_SECONDS = env.float("RENDER_LEASE_SECONDS", default=45.0)
 RENDER_ATTEMPTS = env.int("RENDER_ATTEMPTS", default=3)
+# A render that takes longer than this hangs, and its clip goes to another worker.
+RENDER_SECONDS_AT_MOST = env.float("RENDER_SECONDS_AT_MOST", default=3600.0)
 BATTLE_MINUTES = env.int("BATTLE_MINUTES", default=60)
 
 
@@ -133,9 +150,13 @@ def storage(url: str) -> dict[str, Any]:
             **dict(parse_qsl(parts.query)),
         }
         return {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}
+    if parts.scheme != "file" or not parts.path:
+        raise ImproperlyConfigured(
+            f"MEDIA_STORAGE is “{url}”: set it to file:///a/folder or s3://bucket/prefix."
+        )
     return {
         "BACKEND": "django.core.files.storage.FileSystemStorage",
-        "OPTIONS": {"location": parts.path or url},
+        "OPTIONS": {"location": parts.path},
     }
 
 
@@ -148,7 +169,7 @@ STORAGES = {
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = Path(env.str("STATIC_ROOT", default=str(BASE_DIR / ".local" / "static")))
-if DEBUG or DEMO or "pytest" in sys.modules:  # straight from static/, nothing to collect
+if DEBUG or DEMO:  # straight from static/, nothing to collect
     STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     WHITENOISE_USE_FINDERS = True
     WHITENOISE_AUTOREFRESH = DEBUG
@@ -160,7 +181,7 @@ USE_TZ = True
 SECURE = not (DEBUG or DEMO)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE
 SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=SECURE)
-SECURE_HSTS_SECONDS = 365 * 24 * 3600 if SECURE else 0
+SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=365 * 24 * 3600 if SECURE else 0)
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = SECURE
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"

@@ -118,6 +118,7 @@ class SimulatedVoter:
         if method == "POST":
             headers = {
                 "Accept": "application/json",
+                "Referer": f"{self.site}/",  # over HTTPS a token counts only with one
                 "X-CSRFToken": self.http.cookies.get("csrftoken") or "",
             }
         answer = self.http.request(

@@ -1,12 +1,17 @@
 """Addresses of the site."""
 
 from django.contrib import admin
-from django.urls import include, path, re_path
+from django.urls import include, path, register_converter
+from django.urls.converters import StringConverter
 
 from arena import views
 
-SIDE = "(?P<side>left|right)"
-BATTLE = "battles/(?P<battle_id>[0-9a-f-]{36})"
+
+class Side(StringConverter):
+    regex = "left|right"
+
+
+register_converter(Side, "side")
 
 urlpatterns = [
     path("vote/", views.vote_page, name="vote"),
@@ -18,8 +23,9 @@ urlpatterns = [
     path(
         "battles/<uuid:battle_id>/reference.webp", views.battle_reference, name="battle_reference"
     ),
-    re_path(rf"^{BATTLE}/{SIDE}\.mp4$", views.battle_video, name="battle_video"),
-    re_path(rf"^{BATTLE}/{SIDE}\.jpg$", views.battle_poster, name="battle_poster"),
+    path("battles/<uuid:battle_id>/<side:side>.mp4", views.battle_video, name="battle_video"),
+    path("battles/<uuid:battle_id>/<side:side>.jpg", views.battle_poster, name="battle_poster"),
+    path("robots.txt", views.robots, name="robots"),
     path("healthz", views.healthz, name="healthz"),
     path("admin/", admin.site.urls),
     path("", include("ratings.urls")),

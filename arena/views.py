@@ -11,7 +11,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_POST, require_safe
 
 from arena.context import my_votes
 from arena.identity import remember, voter_of
@@ -83,7 +83,7 @@ def battle_facts(battle: Battle) -> dict[str, Any]:
 
 
 @never_cache
-@require_GET
+@require_safe
 @ensure_csrf_cookie
 def vote_page(request: HttpRequest, stream: str = MIXED) -> HttpResponse:
     """The voter's next pair, ready to play."""
@@ -159,7 +159,7 @@ def _stream_url(stream: str) -> str:
 
 
 @never_cache
-@require_GET
+@require_safe
 @sentences
 def battle_page(request: HttpRequest, battle_id: UUID) -> HttpResponseBase:
     """After the vote: both names. Before it: back to voting."""
@@ -182,6 +182,13 @@ def battle_page(request: HttpRequest, battle_id: UUID) -> HttpResponseBase:
     return render(request, "arena/battle.html", context)
 
 
+def _send(request: HttpRequest, name: str) -> HttpResponseBase:
+    try:
+        return send_file(request, name)
+    except FileNotFoundError:
+        raise Refused(404, "This clip is gone: take another pair.") from None
+
+
 def _file_of(request: HttpRequest, battle_id: UUID, *fields: str) -> str:
     """The name of a battle's file in one query, for the voter it was drawn for."""
     voter = voter_of(request)
@@ -195,26 +202,32 @@ def _file_of(request: HttpRequest, battle_id: UUID, *fields: str) -> str:
     return str(row[1])
 
 
-@require_GET
+@require_safe
 @sentences
 def battle_video(request: HttpRequest, battle_id: UUID, side: str) -> HttpResponseBase:
-    return send_file(request, _file_of(request, battle_id, f"{side}__rendition"))
+    return _send(request, _file_of(request, battle_id, f"{side}__rendition"))
 
 
-@require_GET
+@require_safe
 @sentences
 def battle_poster(request: HttpRequest, battle_id: UUID, side: str) -> HttpResponseBase:
-    return send_file(request, _file_of(request, battle_id, f"{side}__poster"))
+    return _send(request, _file_of(request, battle_id, f"{side}__poster"))
 
 
-@require_GET
+@require_safe
 @sentences
 def battle_reference(request: HttpRequest, battle_id: UUID) -> HttpResponseBase:
-    return send_file(request, _file_of(request, battle_id, "prompt__image__file"))
+    return _send(request, _file_of(request, battle_id, "prompt__image__file"))
+
+
+@require_safe
+def robots(request: HttpRequest) -> HttpResponse:
+    """Every visit to a voting page draws a battle: crawlers stay away from there."""
+    return HttpResponse("User-agent: *\nDisallow: /vote/\n", content_type="text/plain")
 
 
 @never_cache
-@require_GET
+@require_safe
 def healthz(request: HttpRequest) -> JsonResponse:
     """For supervisors and the demo: is there something to vote on, and how far are the clips."""
     states = dict(Clip.objects.values_list("state").annotate(count=Count("pk")))

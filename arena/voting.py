@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from uuid import UUID
 
+from django.db import transaction
+
 from arena.models import Battle, Choice, Skip, Vote, Voter
 
 
@@ -30,18 +32,24 @@ def battle_of(voter: Voter | None, battle_id: UUID) -> Battle:
     return battle
 
 
+@transaction.atomic
 def cast_vote(voter: Voter | None, battle_id: UUID, choice: str) -> Battle:
-    """Record the voter's answer. Sending the same answer again changes nothing and is no error."""
+    """Record the voter's answer. Sending the same answer again changes nothing and is no error.
+
+    The battle's row is locked first, so of two answers that arrive together one waits, and a battle
+    never has both a vote and a skip.
+    """
     if choice not in Choice.values:
         raise Refused(400, f"“{choice}” is not an answer: send {', '.join(Choice.values)}.")
+    _lock(battle_id)
     battle = battle_of(voter, battle_id)
     assert voter is not None  # or the battle would not be theirs
-    if hasattr(battle, "skip"):
-        raise Refused(409, "You skipped this pair: it can't be voted on any more.")
     if not hasattr(battle, "vote"):
+        if hasattr(battle, "skip"):
+            raise Refused(409, "You skipped this pair: it can't be voted on any more.")
         if battle.expired:
             raise Refused(410, "This pair has expired: take a new one.")
-        vote = Vote(
+        battle.vote = Vote.objects.create(
             battle=battle,
             voter=voter,
             category=battle.category,
@@ -51,18 +59,21 @@ def cast_vote(voter: Voter | None, battle_id: UUID, choice: str) -> Battle:
             choice=choice,
             simulated=voter.simulated,
         )
-        # One statement: of two answers that arrive together one is kept, and both read it.
-        Vote.objects.bulk_create([vote], ignore_conflicts=True)
-        battle.vote = Vote.objects.get(battle=battle)
     if battle.vote.choice != choice:
         label = Choice(battle.vote.choice).label.lower()
         raise Refused(409, f"You have voted on this pair already: {label}. A vote is final.")
     return battle
 
 
+@transaction.atomic
 def skip_battle(voter: Voter | None, battle_id: UUID) -> None:
     """Record that the voter passes. Skipping twice is no error."""
+    _lock(battle_id)
     battle = battle_of(voter, battle_id)
     if hasattr(battle, "vote"):
         raise Refused(409, "You have voted on this pair already. A vote is final.")
     Skip.objects.get_or_create(battle=battle)
+
+
+def _lock(battle_id: UUID) -> None:
+    list(Battle.objects.select_for_update().filter(pk=battle_id).values_list("pk"))

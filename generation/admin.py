@@ -245,7 +245,7 @@ class VersionAdmin(TableAdmin):
 
     @admin.action(description="Reveal today", permissions=["change"])
     def reveal_today(self, request: HttpRequest, queryset: QuerySet[Version]) -> None:
-        disguised = queryset.filter(revealed_on__isnull=True).exclude(codename="")
+        disguised = queryset.exclude(codename="").exclude(revealed_on__lte=timezone.localdate())
         self._update(request, disguised, "revealed", revealed_on=timezone.localdate())
 
     def _update(

@@ -94,6 +94,8 @@ def _apply(
     if row is None:
         row = kind(slug=slug)
     wanted = {**entry, **links}
+    if not new:
+        wanted.pop("state", None)  # pausing, retiring and activating are the operators'
     # Compare as the database would hold them: through each field's own conversion.
     changed = []
     for name, value in wanted.items():

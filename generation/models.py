@@ -8,6 +8,7 @@ from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import F, Q
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.text import slugify
 
 from generation.categories import ASPECTS, Category, Conditions
@@ -96,7 +97,8 @@ class Version(models.Model):
     @property
     def disguised(self) -> bool:
         """It competes under its codename: nothing public may name it or its model."""
-        return bool(self.codename) and self.revealed_on is None
+        revealed = self.revealed_on is not None and self.revealed_on <= timezone.localdate()
+        return bool(self.codename) and not revealed
 
     @property
     def public_name(self) -> str:

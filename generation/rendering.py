@@ -16,16 +16,15 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 from django.conf import settings
 from django.core.files import File
 from django.core.files.storage import default_storage
-from django.db import connection
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
 from django.db.models import Q, QuerySet
-from django.utils import timezone
+from django.db.models.functions import Now
 from PIL import Image
 
 from generation.backends import CannotRender, Request, backend
@@ -73,14 +72,24 @@ def queue_clips(
     Only active versions that can make this category take part; what a backend could never render
     is refused here, in words, rather than queued to fail. `limit` counts prompts.
     """
-    if versions is None:
+    queued = Queued()
+    if versions is not None:
+        asked, versions = list(versions), []
+        for version in asked:
+            if version.state != VersionState.ACTIVE:
+                queued.refused.append(f"{version.slug} is {version.state}: activate it first.")
+            elif category.value not in version.categories:
+                queued.refused.append(f"{version.slug} does not make {category.value}.")
+            else:
+                versions.append(version)
+    else:
         versions = Version.objects.filter(
             state=VersionState.ACTIVE, categories__contains=[category.value]
         ).order_by("pk")  # as listed in the catalogue
     prompts = prompt_set.prompts.filter(
         sounds__contains=[category.sound], image__isnull=category.task == "t2v"
     ).order_by("entries__position")
-    chosen, queued, clips = list(versions), Queued(), []
+    chosen, clips = list(versions), []
     for position, prompt in enumerate(prompts.select_related("image")[:limit]):
         request = request_of(prompt, category, seed_of(prompt, 0))
         for version in chosen:
@@ -116,7 +125,7 @@ CLAIM = """
         SELECT clip.id FROM generation_clip clip
         JOIN generation_version version ON version.id = clip.version_id
         WHERE clip.state IN ('waiting', 'rendering')
-          AND (clip.state = 'waiting' OR clip.lease_expires_at < now())
+          AND (clip.lease_expires_at IS NULL OR clip.lease_expires_at < now())
           AND clip.attempts < %(attempts)s
           AND version.state = 'active'
         ORDER BY clip.priority, clip.created_at
@@ -128,7 +137,11 @@ CLAIM = """
 
 
 def claim(worker: str) -> Clip | None:
-    """The next clip, leased to this worker, or None when nothing waits."""
+    """The next clip, leased to this worker, or None when nothing waits.
+
+    Times are the database's own throughout, so that workers need not agree on the clock.
+    """
+    _drop_idle_connection()
     fail_exhausted()
     with connection.cursor() as cursor:
         cursor.execute(
@@ -149,7 +162,7 @@ def fail_exhausted() -> int:
     """Clips whose last allowed attempt died without a word are failed, with the reason."""
     return Clip.objects.filter(
         state=ClipState.RENDERING,
-        lease_expires_at__lt=timezone.now(),
+        lease_expires_at__lt=Now(),
         attempts__gte=settings.RENDER_ATTEMPTS,
     ).update(
         state=ClipState.FAILED,
@@ -161,8 +174,8 @@ def fail_exhausted() -> int:
 def claimable() -> int:
     """How many clips a worker could start on now."""
     return Clip.objects.filter(
-        Q(state=ClipState.WAITING)
-        | Q(state=ClipState.RENDERING, lease_expires_at__lt=timezone.now()),
+        Q(lease_expires_at=None) | Q(lease_expires_at__lt=Now()),
+        state__in=(ClipState.WAITING, ClipState.RENDERING),
         attempts__lt=settings.RENDER_ATTEMPTS,
         version__state=VersionState.ACTIVE,
     ).count()
@@ -176,6 +189,7 @@ class Heartbeat:
         self.lost = False
         self.progress = (0, 0)
         self._stop = threading.Event()
+        self._end = time.monotonic() + settings.RENDER_SECONDS_AT_MOST
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> "Heartbeat":
@@ -195,10 +209,13 @@ class Heartbeat:
     def _beat(self) -> None:
         lease = settings.RENDER_LEASE_SECONDS
         while not self._stop.wait(lease / 4):
+            if time.monotonic() > self._end:  # it hangs: let another worker have the clip
+                self.lost = True
+                return
             step, steps = self.progress
             try:
                 kept = _held(self.clip).update(
-                    lease_expires_at=timezone.now() + timedelta(seconds=lease),
+                    lease_expires_at=Now() + timedelta(seconds=lease),
                     step=step,
                     steps=steps,
                 )
@@ -213,6 +230,31 @@ class Heartbeat:
 
 def _held(clip: Clip) -> QuerySet[Clip]:
     return Clip.objects.filter(pk=clip.pk, fence=clip.fence, state=ClipState.RENDERING)
+
+
+def _drop_idle_connection() -> None:
+    """After a long render the connection may be dead without knowing: start with a new one."""
+    if not connection.in_atomic_block:
+        close_old_connections()
+
+
+def _write(clip: Clip, **values: object) -> bool:
+    """Update the clip if this worker still holds it; True when that happened.
+
+    The connection has been idle for as long as the render took, and the database may be restarting:
+    it is asked again for as long as the lease would last.
+    """
+    end = time.monotonic() + settings.RENDER_LEASE_SECONDS
+    while True:
+        _drop_idle_connection()
+        try:
+            return _held(clip).update(**values) == 1
+        except (OperationalError, InterfaceError):
+            if time.monotonic() > end:
+                raise
+            log.warning("clip %s: the database is away, trying again", clip.pk)
+            connection.close()
+            time.sleep(0.5)
 
 
 def render_claimed(clip: Clip) -> bool:
@@ -230,15 +272,18 @@ def render_claimed(clip: Clip) -> bool:
         return False
     except (CannotRender, EncodingError) as error:
         log.warning("clip %s failed: %s", clip.pk, error)
-        _held(clip).update(state=ClipState.FAILED, error=str(error), lease_expires_at=None)
+        _write(clip, state=ClipState.FAILED, error=str(error), lease_expires_at=None)
         return False
     except Exception as error:
         log.exception("clip %s: attempt %s failed", clip.pk, clip.attempts)
         last = clip.attempts >= settings.RENDER_ATTEMPTS
-        _held(clip).update(
+        # What is not the clip's own fault, such as a full disk, gets time to pass: 15 s, then 45 s.
+        pause = timedelta(seconds=5 * 3**clip.attempts)
+        _write(
+            clip,
             state=ClipState.FAILED if last else ClipState.WAITING,
             error=f"{type(error).__name__}: {error}",
-            lease_expires_at=None,
+            lease_expires_at=None if last else Now() + pause,
         )
         return False
 
@@ -267,40 +312,38 @@ def _render_into(clip: Clip, heartbeat: Heartbeat, folder: Path) -> None:
     # The fence in the name keeps two attempts apart; a name is published by the row alone.
     prefix = f"clips/{clip.pk}/{clip.fence}"
     names: dict[str, str] = {}
-    try:
-        for field_name, file in (("master", master), ("rendition", rendition), ("poster", poster)):
-            with file.open("rb") as source:
-                names[field_name] = default_storage.save(
-                    f"{prefix}/{file.name}", File(source, file.name)
-                )
-        published = _held(clip).update(
-            state=ClipState.READY,
-            error="",
-            lease_expires_at=None,
-            rendition_sha256=hashlib.sha256(rendition.read_bytes()).hexdigest(),
-            width=facts.width,
-            height=facts.height,
-            fps=facts.fps,
-            seconds=facts.seconds,
-            render_seconds=rendered - started,
-            encode_seconds=encoded - rendered,
-            hardware=hardware(),
-            ready_at=timezone.now(),
-            **names,
-        )
-        if not published:
-            raise LeaseLost(f"clip {clip.pk}: another worker took over before publication")
-    except BaseException:
+    for field_name, file in (("master", master), ("rendition", rendition), ("poster", poster)):
+        with file.open("rb") as source:
+            names[field_name] = default_storage.save(
+                f"{prefix}/{file.name}", File(source, file.name)
+            )
+    published = _write(
+        clip,
+        state=ClipState.READY,
+        error="",
+        lease_expires_at=None,
+        rendition_sha256=hashlib.sha256(rendition.read_bytes()).hexdigest(),
+        width=facts.width,
+        height=facts.height,
+        fps=facts.fps,
+        seconds=facts.seconds,
+        render_seconds=rendered - started,
+        encode_seconds=encoded - rendered,
+        hardware=hardware(gpu=backend(version.backend).GPU),
+        ready_at=Now(),
+        **names,
+    )
+    # An update whose answer was lost may have happened: what the row names stays.
+    if not published and Clip.objects.get(pk=clip.pk).rendition != names["rendition"]:
         for name in names.values():
             default_storage.delete(name)
-        raise
+        raise LeaseLost(f"clip {clip.pk}: another worker took over before publication")
 
 
-@cache
-def hardware() -> str:
-    """What renders here, by name: the GPU if torch sees one, else the processor."""
+def hardware(gpu: bool) -> str:
+    """What renders here, by name: for a backend that uses one the GPU, else the processor."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
+    if gpu and torch is not None and torch.cuda.is_available():
         return str(torch.cuda.get_device_name())
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -1,22 +1,31 @@
 """Celery tasks of the GPU worker and of the beat that keeps it awake."""
 
+import logging
 import socket
 import time
 from datetime import timedelta
+from typing import Any, cast
 
 from celery import shared_task
+from django.conf import settings
 from django.core.files.storage import default_storage
 from django.db.models import Q
 from django.utils import timezone
+from redis import Redis
 
 from generation.models import Clip, ClipState
 from generation.rendering import claim, claimable, render_claimed
 
-# A worker stays with one message for this long, then goes back to the queue for the next.
-SHIFT_SECONDS = 600
+# A worker stays with one message for this long, then goes back to the queue for the next; so long
+# does it take at most to end one in peace, plus the clip at hand.
+SHIFT_SECONDS = 60
+EXPIRES = 20  # seconds after which a wake-up that nobody took means nothing any more
 # More idle workers than this are woken in the next round.
 WAKE_AT_MOST = 16
+QUEUE = "gpu"
 ORPHAN_AGE = timedelta(hours=24)
+
+log = logging.getLogger(__name__)
 
 
 @shared_task
@@ -26,20 +35,26 @@ def render_waiting() -> int:
     The message says nothing but "wake up": which clip comes next is decided in PostgreSQL.
     """
     ready, end = 0, time.monotonic() + SHIFT_SECONDS
-    while time.monotonic() < end:
-        clip = claim(socket.gethostname())
-        if clip is None:
-            break
+    while clip := claim(socket.gethostname()):
         ready += render_claimed(clip)
+        if time.monotonic() > end:
+            render_waiting.apply_async(expires=EXPIRES)
+            break
     return ready
 
 
 @shared_task
 def wake_workers() -> int:
-    """One wake-up per clip that could be started on, for as many workers as may be idle."""
-    count = min(claimable(), WAKE_AT_MOST)
+    """One wake-up per clip that could be started on, for as many workers as may be idle.
+
+    An expired message stays in Redis until a worker looks at it, so as many as are there already
+    are not sent again.
+    """
+    with Redis.from_url(settings.CELERY_BROKER_URL) as broker:
+        queued = cast(int, broker.llen(QUEUE))
+    count = max(0, min(claimable(), WAKE_AT_MOST) - queued)
     for _ in range(count):
-        render_waiting.apply_async(expires=20)
+        render_waiting.apply_async(expires=EXPIRES)
     return count
 
 
@@ -47,10 +62,12 @@ def wake_workers() -> int:
 def sweep_media() -> int:
     """Delete files of attempts that died before publication, once they are a day old.
 
-    Only a clip that was claimed more than once, or failed, can have such files.
+    Only a clip that was claimed more than once, or is not ready, can have such files.
     """
     swept, youngest = 0, timezone.now() - ORPHAN_AGE
-    for clip in Clip.objects.filter(Q(fence__gt=1) | Q(state=ClipState.FAILED)).iterator():
+    for clip in Clip.objects.filter(
+        Q(fence__gt=1) | Q(fence=1) & ~Q(state=ClipState.READY)
+    ).iterator():
         published = {str(clip.master), str(clip.rendition), str(clip.poster)}
         for attempt in range(1, clip.fence + 1):
             folder = f"clips/{clip.pk}/{attempt}"
@@ -67,3 +84,26 @@ def _files_in(folder: str) -> list[str]:
         return default_storage.listdir(folder)[1]
     except FileNotFoundError:  # an object store has no folders and lists nothing instead
         return []
+
+
+@shared_task
+def withdraw_lost_clips() -> int:
+    """Take clips whose files are gone out of the arena, with the reason; returns how many.
+
+    When most files seem to be gone it is the storage that is away, and nothing is withdrawn.
+    """
+    ready = Clip.objects.filter(state=ClipState.READY)
+    lost: dict[Any, str] = {}
+    seen = 0
+    for pk, *names in ready.values_list("pk", "rendition", "poster").iterator():
+        seen += 1
+        if missing := [name for name in names if not default_storage.exists(name)]:
+            lost[pk] = missing[0]
+    if len(lost) > max(1, seen // 2):
+        log.error("%s of %s ready clips have no file: is the storage away?", len(lost), seen)
+        return 0
+    for pk, name in lost.items():
+        ready.filter(pk=pk).update(
+            state=ClipState.FAILED, error=f"The file {name} is missing from the media storage."
+        )
+    return len(lost)

@@ -5,7 +5,7 @@ number; the same ledger and seed give the same standings.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Max
 
+from arena.ledger import LEDGER_LOCK
 from arena.models import Exclusion, PairNeed, Vote
 from generation.categories import Category
 from ratings.models import Leaderboard, Standing
@@ -20,6 +21,7 @@ from ratings.stats import PairCounts, Ratings, fit, rank, rating_interval, vote_
 from ratings.stats.ranks import Ranks
 
 REPLICATES = 1000
+NEW_BELOW = 100  # votes: listed apart, not ranked
 SEED = 20_261_122  # one seed for all boards: what changes between two snapshots is the ledger
 METHOD = "Bradley-Terry, ties and both-bad as half a win each; vote bootstrap, percentile intervals"
 
@@ -63,8 +65,15 @@ class Ledger:
     voters: int
 
 
+@transaction.atomic
 def ends_of_ledger(category: str) -> tuple[int, int]:
-    """The last vote of the category and the last exclusion of all, 0 when there is none."""
+    """The last vote of the category and the last exclusion of all, 0 when there is none.
+
+    Numbers are given before rows are committed. The lock waits for every insert under way, so that
+    no vote below the last one turns up later.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LEDGER_LOCK])
     last_vote = Vote.objects.filter(category=category).aggregate(last=Max("pk"))["last"]
     last_exclusion = Exclusion.objects.aggregate(last=Max("pk"))["last"]
     return last_vote or 0, last_exclusion or 0
@@ -92,8 +101,11 @@ def read_ledger(category: str, last_vote: int, last_exclusion: int, simulated: b
     return Ledger(last_vote, last_exclusion, versions, counts, simulated_votes, voters)
 
 
+@transaction.atomic
 def refit(category: Category) -> Leaderboard:
-    """Rate the category as the ledger stands now and store the snapshot."""
+    """Rate the category as the ledger stands now and store the snapshot; one at a time."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [f"refit {category}"])
     last_vote, last_exclusion = ends_of_ledger(category.value)
     simulated = settings.COUNT_SIMULATED_VOTES
     ledger = read_ledger(category.value, last_vote, last_exclusion, simulated)
@@ -104,27 +116,25 @@ def refit(category: Category) -> Leaderboard:
         draws = vote_bootstrap(
             ledger.counts, replicates=REPLICATES, rng=np.random.default_rng(SEED)
         )
-        ranks = rank(ratings, draws)
-        rows = _standings(ledger.versions, ledger.counts, ratings, draws, ranks)
-        needs = _pair_needs(category.value, ledger.versions, ranks)
-    with transaction.atomic():
-        board = Leaderboard.objects.create(
-            category=category.value,
-            last_vote_id=last_vote,
-            last_exclusion_id=last_exclusion,
-            simulated_counted=simulated,
-            votes=int(ledger.counts.votes.sum()) if ledger.counts is not None else 0,
-            simulated_votes=ledger.simulated_votes,
-            voters=ledger.voters,
-            method=METHOD,
-            replicates=REPLICATES,
-            seed=SEED,
-        )
-        for row in rows:
-            row.leaderboard = board
-        Standing.objects.bulk_create(rows)
-        PairNeed.objects.filter(category=category.value).delete()
-        PairNeed.objects.bulk_create(needs)
+        rows = _standings(ledger.versions, ledger.counts, ratings, draws)
+        needs = _pair_needs(category.value, ledger.versions, rank(ratings, draws))
+    board = Leaderboard.objects.create(
+        category=category.value,
+        last_vote_id=last_vote,
+        last_exclusion_id=last_exclusion,
+        simulated_counted=simulated,
+        votes=int(ledger.counts.votes.sum()) if ledger.counts is not None else 0,
+        simulated_votes=ledger.simulated_votes,
+        voters=ledger.voters,
+        method=METHOD,
+        replicates=REPLICATES,
+        seed=SEED,
+    )
+    for row in rows:
+        row.leaderboard = board
+    Standing.objects.bulk_create(rows)
+    PairNeed.objects.filter(category=category.value).delete()
+    PairNeed.objects.bulk_create(needs)
     return board
 
 
@@ -133,11 +143,16 @@ def _finite(value: float) -> float | None:
 
 
 def _standings(
-    versions: Sequence[int], counts: PairCounts, ratings: Ratings, draws: np.ndarray, ranks: Ranks
+    versions: Sequence[int], counts: PairCounts, ratings: Ratings, draws: np.ndarray
 ) -> list[Standing]:
+    """A row per version. Ranks are among those with enough votes: a new one takes no place yet."""
     low, high = rating_interval(ratings, draws)
     overall, votes = win_rates(counts, ratings).overall, counts.votes_per_version()
-    leader = int(np.nanargmax(ratings.elo))
+    ranked = ratings.comparable & (votes >= NEW_BELOW)
+    if ranked.any():
+        elo = np.where(ranked, ratings.elo, np.nan)
+        ranks = rank(replace(ratings, elo=elo, comparable=ranked), np.where(ranked, draws, np.nan))
+        leader = int(np.nanargmax(elo))
     rows = []
     for index, version in enumerate(versions):
         known = bool(ratings.comparable[index])
@@ -147,9 +162,9 @@ def _standings(
                 rating=_finite(ratings.elo[index]),
                 low=_finite(low[index]) if known else None,
                 high=_finite(high[index]) if known else None,
-                rank_low=int(ranks.low[index]) if known else None,
-                rank_high=int(ranks.high[index]) if known else None,
-                tied_with_leader=known and ranks.low[index] == 1 and index != leader,
+                rank_low=int(ranks.low[index]) if ranked[index] else None,
+                rank_high=int(ranks.high[index]) if ranked[index] else None,
+                tied_with_leader=bool(ranked[index]) and ranks.low[index] == 1 and index != leader,
                 votes=int(votes[index]),
                 win_rate=float(overall[index]),
             )

@@ -1,22 +1,22 @@
 """Pages and files of the leaderboards."""
 
 import csv
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Count, FloatField, Max, Prefetch, QuerySet
+from django.db.models import Count, FloatField, Prefetch, QuerySet, prefetch_related_objects
 from django.db.models.aggregates import Aggregate
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_safe
 
 from arena.context import category_facts
 from generation.categories import Category
 from generation.models import Clip, ClipState, Model, Version, VersionState
+from ratings.leaderboards import NEW_BELOW
 from ratings.models import Leaderboard, Standing
 
-NEW_BELOW = 100  # votes: listed apart, not ranked
 PROVISIONAL_BELOW = 300  # votes
 SETTLED_WITHIN = 25.0  # Elo points to either side
 COLUMNS = (
@@ -33,16 +33,16 @@ class Median(Aggregate):
 
 
 def latest_boards(categories: list[Category]) -> dict[str, Leaderboard]:
-    """The newest snapshot of each category with its standings, in three queries."""
-    newest = (
-        Leaderboard.objects.filter(category__in=categories)
-        .order_by("category", "-pk")
-        .distinct("category")
-    )
+    """The newest snapshot of each category with its standings."""
+    newest = [
+        Leaderboard.objects.filter(category=category).order_by("-pk").first()
+        for category in categories
+    ]
+    boards = [board for board in newest if board is not None]
     standings: QuerySet[Standing] = Standing.objects.select_related("version__model").order_by(
         "-rating", "version_id"
     )
-    boards = newest.prefetch_related(Prefetch("standings", standings))
+    prefetch_related_objects(boards, Prefetch("standings", standings))
     return {board.category: board for board in boards}
 
 
@@ -57,18 +57,26 @@ def mark_of(standing: Standing) -> str:
     return "provisional" if wide else "settled"
 
 
-def speeds(category: str) -> dict[int, tuple[float, str]]:
-    """Per version the median seconds of rendering a clip and the hardware most of them ran on."""
+@dataclass(frozen=True)
+class Speed:
+    """The median time of rendering a clip on the hardware that most of them ran on."""
+
+    seconds: float
+    hardware: str
+
+
+def speeds(clips: QuerySet[Clip]) -> dict[int, Speed]:
+    """The speed of each version among these clips."""
     rows = (
-        Clip.objects.filter(category=category, state=ClipState.READY)
+        clips.filter(state=ClipState.READY)
         .values("version_id", "hardware")
-        .annotate(seconds=Median("render_seconds"))
-        .order_by("hardware")
+        .annotate(seconds=Median("render_seconds"), count=Count("pk"))
+        .order_by("count")  # the most frequent hardware comes last and stays
     )
-    return {row["version_id"]: (row["seconds"], row["hardware"]) for row in rows}
+    return {row["version_id"]: Speed(row["seconds"], row["hardware"]) for row in rows}
 
 
-def standing_facts(standing: Standing, speed: tuple[float, str] | None = None) -> dict[str, Any]:
+def standing_facts(standing: Standing, speed: Speed | None = None) -> dict[str, Any]:
     version = standing.version
     return {
         "rank_low": standing.rank_low,
@@ -85,21 +93,22 @@ def standing_facts(standing: Standing, speed: tuple[float, str] | None = None) -
         "win_rate": standing.win_rate,
         "mark": mark_of(standing),
         "price": None if version.disguised else version.price_per_second,
-        "seconds_per_clip": speed[0] if speed and not version.disguised else None,
-        "hardware": speed[1] if speed and not version.disguised else "",
+        "seconds_per_clip": speed.seconds if speed and not version.disguised else None,
+        "hardware": speed.hardware if speed and not version.disguised else "",
         "tied_with_leader": standing.tied_with_leader,
     }
 
 
-def split_standings(board: Leaderboard) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def split_standings(
+    board: Leaderboard, with_speeds: bool = True
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The ranked rows, best first, and those that can't be ranked yet."""
-    known = speeds(board.category)
+    known = speeds(Clip.objects.filter(category=board.category)) if with_speeds else {}
     ranked: list[dict[str, Any]] = []
     unranked: list[dict[str, Any]] = []
     for standing in board.standings.all():
         facts = standing_facts(standing, known.get(standing.version_id))
-        comparable = standing.rating is not None and facts["mark"] != "new"
-        (ranked if comparable else unranked).append(facts)
+        (unranked if standing.rank_low is None else ranked).append(facts)
     return ranked, unranked
 
 
@@ -128,7 +137,7 @@ def _category(slug: str) -> Category:
 
 
 def _summary(category: Category, board: Leaderboard | None, top: int) -> dict[str, Any]:
-    ranked, unranked = split_standings(board) if board else ([], [])
+    ranked, unranked = split_standings(board, with_speeds=False) if board else ([], [])
     leader = ranked[0] if ranked else None
     return {
         "category": category_facts(category),
@@ -147,17 +156,17 @@ def _summaries(top: int) -> list[dict[str, Any]]:
     return [_summary(category, boards.get(category.value), top) for category in Category]
 
 
-@require_GET
+@require_safe
 def home(request: HttpRequest) -> HttpResponse:
     return render(request, "arena/home.html", {"boards": _summaries(1)})
 
 
-@require_GET
+@require_safe
 def leaderboards(request: HttpRequest) -> HttpResponse:
     return render(request, "ratings/leaderboards.html", {"boards": _summaries(5)})
 
 
-@require_GET
+@require_safe
 def leaderboard(request: HttpRequest, category: str) -> HttpResponse:
     chosen = _category(category)
     board = latest_boards([chosen]).get(chosen.value)
@@ -189,7 +198,7 @@ def _board_facts(board: Leaderboard) -> dict[str, Any]:
     }
 
 
-@require_GET
+@require_safe
 def leaderboard_json(request: HttpRequest, category: str) -> JsonResponse:
     chosen = _category(category)
     board = latest_boards([chosen]).get(chosen.value)
@@ -198,7 +207,7 @@ def leaderboard_json(request: HttpRequest, category: str) -> JsonResponse:
     return JsonResponse({**facts, "standings": ranked, "not_ranked": unranked})
 
 
-@require_GET
+@require_safe
 def leaderboard_csv(request: HttpRequest, category: str) -> HttpResponse:
     chosen = _category(category)
     board = latest_boards([chosen]).get(chosen.value)
@@ -214,12 +223,12 @@ def leaderboard_csv(request: HttpRequest, category: str) -> HttpResponse:
     return response
 
 
-@require_GET
+@require_safe
 def methodology(request: HttpRequest) -> HttpResponse:
     return render(request, "ratings/methodology.html")
 
 
-@require_GET
+@require_safe
 def models_page(request: HttpRequest) -> HttpResponse:
     """Every model that may be named, with its versions."""
     shown = []
@@ -253,18 +262,17 @@ def _public(version: Version) -> bool:
     return not version.disguised and version.state != VersionState.DRAFT
 
 
-@require_GET
+@require_safe
 def model_page(request: HttpRequest, slug: str) -> HttpResponse:
     model = get_object_or_404(Model, slug=slug)
     versions = [v for v in model.versions.select_related("parent") if _public(v)]
     if not versions:  # a model whose versions all compete under codenames has no page yet
         raise Http404(f"There is no model {slug}.")
-    clips = {
-        row["version_id"]: row
-        for row in Clip.objects.filter(version__in=versions, state=ClipState.READY)
-        .values("version_id")
-        .annotate(count=Count("pk"), seconds=Median("render_seconds"), hardware=Max("hardware"))
-    }
+    clips = Clip.objects.filter(version__in=versions)
+    known = speeds(clips)
+    ready = dict(
+        clips.filter(state=ClipState.READY).values_list("version_id").annotate(count=Count("pk"))
+    )
     boards = latest_boards(list(Category))
     context = {
         "model": {
@@ -277,14 +285,20 @@ def model_page(request: HttpRequest, slug: str) -> HttpResponse:
             "in_house": model.in_house,
             "description": model.description,
         },
-        "versions": [_version_facts(v, clips.get(v.pk, {}), boards) for v in versions],
+        "versions": [
+            {
+                **_version_facts(version, boards),
+                "clips_ready": ready.get(version.pk, 0),
+                "seconds_per_clip": known[version.pk].seconds if version.pk in known else None,
+                "hardware": known[version.pk].hardware if version.pk in known else "",
+            }
+            for version in versions
+        ],
     }
     return render(request, "generation/model.html", context)
 
 
-def _version_facts(
-    version: Version, clips: Mapping[str, Any], boards: dict[str, Leaderboard]
-) -> dict[str, Any]:
+def _version_facts(version: Version, boards: dict[str, Leaderboard]) -> dict[str, Any]:
     standings = [
         {
             **standing_facts(standing),
@@ -310,8 +324,5 @@ def _version_facts(
         "length": length,
         "price": version.price_per_second,
         "availability": version.availability,
-        "clips_ready": clips.get("count", 0),
-        "seconds_per_clip": clips.get("seconds"),
-        "hardware": clips.get("hardware", ""),
         "standings": standings,
     }

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,14 @@ class TestAVersionWithClips:
     def test_keeps_what_determines_them(self, catalog: Callable[..., str]) -> None:
         with pytest.raises(CommandError, match="has clips, so its settings can't change"):
             catalog(("size = 32", "size = 64"))
-        catalog(('state = "active"', 'state = "paused"'))  # what does not is free to change
+        catalog(("price_per_second = 0.25", "price_per_second = 0.5"))  # this does not
+        assert Version.objects.get().price_per_second == Decimal("0.5")
+
+    def test_stays_paused_when_the_catalogue_is_loaded_again(
+        self, catalog: Callable[..., str]
+    ) -> None:
+        Version.objects.update(state="paused")
+        catalog()
         assert Version.objects.get().state == "paused"
 
     def test_is_frozen_in_the_database_itself(self) -> None:

@@ -2,10 +2,12 @@
 
 import csv
 import io
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 
@@ -14,7 +16,7 @@ from generation.categories import Category
 from generation.models import Clip, Prompt, Version
 from ratings.leaderboards import changed_categories, refit
 from ratings.models import Leaderboard, Standing
-from ratings.tasks import refit_changed
+from ratings.tasks import refit_changed, thin_leaderboards
 
 pytestmark = pytest.mark.django_db
 
@@ -216,3 +218,52 @@ def test_a_codename_hides_model_and_lab_until_the_reveal(
     assert "Scenes 9 Secret" in page
     standings = client.get("/leaderboards/t2v-silent.json").json()["standings"]
     assert standings[0]["name"] == "Scenes 9 Secret"  # the rating carries over
+
+
+def test_old_snapshots_are_thinned_to_one_a_day(cast: Callable) -> None:
+    cast("fast", "slow", 3)
+    boards = [refit(Category.T2V_SILENT) for _ in range(4)]
+    days_ago = timezone.now() - timedelta(days=3)
+    Leaderboard.objects.filter(pk__in=[b.pk for b in boards[:3]]).update(created_at=days_ago)
+    assert thin_leaderboards() == 2
+    assert [b.pk for b in Leaderboard.objects.order_by("pk")] == [boards[2].pk, boards[3].pk]
+
+
+def test_a_new_version_takes_no_rank_from_others(client: Client, cast: Callable) -> None:
+    cast("fast", "slow", 200)
+    cast("slow", "fast", 150)
+    cast("newcomer", "fast", 40)
+    standings = board()
+    assert standings["newcomer"].rating > standings["fast"].rating
+    assert standings["newcomer"].rank_low is None
+    assert (standings["fast"].rank_low, standings["slow"].rank_high) == (1, 2)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_refit_waits_for_votes_that_are_being_cast(cast: Callable) -> None:
+    """A vote has its number before it is committed; a refit may not pass it by."""
+    first = cast("fast", "slow", 1)[0]
+    late = Battle.objects.get(pk=first.battle_id)
+    late.pk = None
+    late.save(force_insert=True)
+    begun, finish = threading.Event(), threading.Event()
+
+    def vote_slowly() -> None:
+        with transaction.atomic():
+            Vote.objects.create(
+                battle=late, voter=first.voter, category=first.category, choice="left",
+                left_version=first.left_version, right_version=first.right_version,
+                prompt=first.prompt, simulated=False,
+            )  # fmt: skip
+            begun.set()
+            finish.wait(timeout=30)
+        connection.close()
+
+    slow = threading.Thread(target=vote_slowly)
+    slow.start()
+    assert begun.wait(timeout=30)
+    threading.Timer(0.5, finish.set).start()
+    snapshot = refit(Category.T2V_SILENT)  # returns only once the slow vote is in
+    slow.join()
+    assert snapshot.votes == 2
+    assert changed_categories() == []

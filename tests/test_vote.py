@@ -2,8 +2,11 @@
 
 import json
 import re
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.db import DatabaseError, connection, transaction
@@ -12,8 +15,10 @@ from django.utils import timezone
 
 from arena.identity import COOKIE, cookie_value
 from arena.models import Battle, Skip, Vote, Voter
+from arena.tasks import sweep_visitors
 from generation.categories import Category
 from generation.models import Clip, ClipState
+from generation.tasks import withdraw_lost_clips
 
 pytestmark = pytest.mark.django_db
 JSON = {"headers": {"accept": "application/json"}}
@@ -215,8 +220,30 @@ def test_a_clip_whose_file_is_gone_is_never_shown(client: Client, votable: list[
     assert battle["prompt"] == "a small blue star slides right at night"
     client.post(battle["vote_url"], {"choice": "tie"}, **JSON)
     assert battle_on(client) is None
+    assert not Clip.objects.filter(state=ClipState.FAILED).exists()  # a visit decides nothing
+    assert withdraw_lost_clips() == 2
     lost = Clip.objects.filter(state=ClipState.FAILED)
-    assert "missing from the media storage" in lost[0].error
+    assert all("missing from the media storage" in clip.error for clip in lost)
+
+
+def test_a_storage_that_is_away_costs_no_clip(
+    client: Client, votable: list[Clip], media: Path
+) -> None:
+    away = media.rename(media.with_name("away"))
+    assert battle_on(client) is None
+    assert withdraw_lost_clips() == 0
+    away.rename(media)
+    assert battle_on(client) is not None
+
+
+def test_a_file_that_goes_after_the_draw_is_a_sentence(client: Client, votable: list[Clip]) -> None:
+    battle = battle_on(client)
+    assert battle is not None
+    for clip in votable:
+        clip.rendition.storage.delete(clip.rendition.name)
+    gone = client.get(battle["left"]["video"], **JSON)
+    assert gone.status_code == 404
+    assert "take another pair" in gone.json()["error"]
 
 
 def test_a_page_for_one_category_shows_only_that(
@@ -243,6 +270,10 @@ def test_parts_of_a_file_as_browsers_ask_for_them(client: Client, votable: list[
     assert body(client.get(url, headers={"range": "bytes=-5"})) == whole[-5:]
     assert body(client.get(url, headers={"range": "bytes=10-"})) == whole[10:]
     assert client.get(url, headers={"range": f"bytes={len(whole)}-"}).status_code == 416
+    for ignored in ("bytes=0-" + 5000 * "9", "frames=1-2", "bytes=-", "bytes=1-2,5-6"):
+        assert client.get(url, headers={"range": ignored}).status_code == 200
+    assert client.head(url).headers["Content-Length"] == str(len(whole))
+    assert client.get(f"/battles/{36 * '-'}/left.mp4").status_code == 404
 
 
 class TestTheLedger:
@@ -276,3 +307,75 @@ class TestTheLedger:
         vote.pk = None
         with pytest.raises(DatabaseError), transaction.atomic():
             vote.save(force_insert=True)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestManyRequestsAtOnce:
+    """Of one voter, each from a browser tab of its own."""
+
+    def together(self, count: int, what: Callable[[int], object]) -> list:
+        start = threading.Barrier(count)
+
+        def work(number: int) -> object:
+            start.wait()
+            try:
+                return what(number)
+            finally:
+                connection.close()
+
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(work, range(count)))
+
+    def tabs(self, voter: Voter, count: int) -> list[Client]:
+        clients = [Client() for _ in range(count)]
+        for client in clients:
+            client.cookies[COOKIE] = cookie_value(voter)
+        return clients
+
+    def test_get_one_pair(self, votable: list[Clip], make_voter: Callable) -> None:
+        _, voter = make_voter()
+        tabs = self.tabs(voter, 6)
+        drawn = self.together(6, lambda number: battle_on(tabs[number]))
+        assert len({battle["id"] for battle in drawn}) == 1
+        assert Battle.objects.count() == 1
+
+    def test_leave_one_answer(self, votable: list[Clip], make_voter: Callable) -> None:
+        browser, voter = make_voter()
+        while battle := battle_on(browser):
+            tabs = self.tabs(voter, 4)
+            urls = [battle["vote_url"], battle["skip_url"]] * 2
+            self.together(
+                4,
+                lambda n, tabs=tabs, urls=urls: tabs[n].post(
+                    urls[n], {"choice": ("left", "", "tie", "")[n]}, **JSON
+                ),
+            )
+        for battle in Battle.objects.all():
+            assert hasattr(battle, "vote") + hasattr(battle, "skip") == 1
+
+
+def test_visitors_who_never_answered_are_forgotten_after_a_day(
+    client: Client, votable: list[Clip], make_voter: Callable
+) -> None:
+    battle = battle_on(client)
+    assert battle is not None
+    client.post(battle["vote_url"], {"choice": "left"}, **JSON)
+    silent, _ = make_voter()
+    battle_on(silent)
+    assert sweep_visitors() == 0
+    long_ago = timezone.now() - timedelta(days=2)
+    Voter.objects.update(created_at=long_ago)
+    Battle.objects.update(created_at=long_ago, expires_at=long_ago)
+    assert sweep_visitors() == 1
+    assert Vote.objects.get().voter == Voter.objects.get()
+    assert battle_on(silent) is not None  # who comes back is a newcomer
+
+
+def test_a_lost_codename_date_in_the_future_reveals_nothing(
+    client: Client, votable: list[Clip], make_version: Callable
+) -> None:
+    version = make_version("x", codename="grey-mare")
+    version.revealed_on = timezone.localdate() + timedelta(days=30)
+    assert version.public_name == "grey-mare"
+    version.revealed_on = timezone.localdate()
+    assert version.public_name == "X"

@@ -3,21 +3,42 @@
 from django.db import migrations
 
 TABLES = ("arena_vote", "arena_skip", "arena_exclusion")
-FORWARD = """
+# Statement triggers run before a row gets its number, so whoever holds the exclusive lock for an
+# instant (ratings/leaderboards.py) knows that no number below the last is still to come.
+LEDGER_LOCK = 7_301_001
+FORWARD = f"""
 CREATE FUNCTION arena_refuse_ledger_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    IF TG_OP = 'TRUNCATE' AND current_setting('photofinish.allow_truncate', true) = 'on' THEN
+        RETURN NULL;
+    END IF;
     RAISE EXCEPTION 'The ledger is append-only: % of % is refused.', TG_OP, TG_TABLE_NAME
         USING ERRCODE = 'integrity_constraint_violation',
         HINT = 'Record an exclusion instead.';
 END $$;
+CREATE FUNCTION arena_order_ledger() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared({LEDGER_LOCK});
+    RETURN NULL;
+END $$;
 """ + "".join(
-    f"CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON {table} FOR EACH ROW"
-    " EXECUTE FUNCTION arena_refuse_ledger_change();\n"
+    f"""
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON {table} FOR EACH ROW
+    EXECUTE FUNCTION arena_refuse_ledger_change();
+CREATE TRIGGER keep_all BEFORE TRUNCATE ON {table} FOR EACH STATEMENT
+    EXECUTE FUNCTION arena_refuse_ledger_change();
+CREATE TRIGGER in_order BEFORE INSERT ON {table} FOR EACH STATEMENT
+    EXECUTE FUNCTION arena_order_ledger();
+"""
     for table in TABLES
 )
 BACKWARD = (
-    "".join(f"DROP TRIGGER append_only ON {table};\n" for table in TABLES)
-    + "DROP FUNCTION arena_refuse_ledger_change();"
+    "".join(
+        f"DROP TRIGGER {name} ON {table};\n"
+        for table in TABLES
+        for name in ("append_only", "keep_all", "in_order")
+    )
+    + "DROP FUNCTION arena_refuse_ledger_change(); DROP FUNCTION arena_order_ledger();"
 )
 
 

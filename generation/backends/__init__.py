@@ -1,7 +1,8 @@
 """Backends: one module each, named in the catalogue.
 
-A backend module has two functions:
+A backend module has:
 
+    GPU                                  whether it uses one where there is one
     check(settings, request)             raises CannotRender if it never could; cheap, no torch
     render(settings, request, progress)  returns a RawClip; only ever called inside a worker
 """
@@ -38,6 +39,8 @@ Progress = Callable[[int, int], None]  # step, steps
 
 
 class Backend(Protocol):
+    GPU: bool
+
     def check(self, settings: Mapping[str, Any], request: Request) -> None: ...
 
     def render(

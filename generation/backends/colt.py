@@ -1,5 +1,6 @@
 """Colt, the in-house model, as a backend."""
 
+import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from generation.colt.model import Colt
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "colt" / "weights"
-SETTINGS = {"weights", "steps", "guidance"}
+GPU = False  # small enough for the processor
+SETTINGS = {"weights", "sha256", "steps", "guidance"}
 
 
 def check(settings: Mapping[str, Any], request: Request) -> None:
@@ -36,9 +38,16 @@ def check(settings: Mapping[str, Any], request: Request) -> None:
 
 
 @lru_cache(maxsize=2)  # a few megabytes each; a worker goes back and forth between versions
-def _model(weights: str) -> "Colt":
+def _model(weights: str, sha256: str) -> "Colt":
     from generation.colt.sample import load
 
+    # A version is immutable, so its weights are too: a retrained file is another version.
+    found = hashlib.sha256((WEIGHTS / weights).read_bytes()).hexdigest()
+    if found != sha256:
+        raise CannotRender(
+            f"{weights} is not the file this version was entered with: its SHA-256 is {found}, "
+            f"not {sha256}. Enter it as a new version."
+        )
     return load(WEIGHTS / weights)
 
 
@@ -48,7 +57,7 @@ def render(settings: Mapping[str, Any], request: Request, progress: Progress) ->
     from generation.colt.sample import sample
 
     check(settings, request)
-    model = _model(settings["weights"])
+    model = _model(settings["weights"], settings["sha256"])
     config = model.config
     if abs(request.conditions.seconds - config.seconds) > 1e-6:
         raise CannotRender(

@@ -78,6 +78,7 @@ RESERVED = {
     "audio_latents", "num_videos_per_prompt",
 }  # fmt: skip
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+GPU = True
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # Within this a rendition fills its canvas, so that no bars tell which model made it.
 ASPECT_TOLERANCE = FILL_WITHIN

@@ -18,6 +18,7 @@ from generation.scenes.renderer import (
     render_sound,
 )
 
+GPU = False
 SETTINGS = {"size", "fps", "hold", "blur", "fade", "shake", "late"}
 # Mean absolute difference per channel up to which an image counts as the scene's own first frame:
 # re-encoding changes a few levels, another scene tens.

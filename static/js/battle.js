@@ -69,6 +69,9 @@ export function skipBattle(battle, token) {
   return post(battle.skip_url, token);
 }
 
+/** A clip of a battle that was drawn is no longer there. */
+class Gone extends Error {}
+
 /** @param {string} url @returns {Promise<string>} */
 async function download(url) {
   let response;
@@ -77,6 +80,7 @@ async function download(url) {
   } catch {
     throw new Unreachable("The next clips could not be loaded. Check your connection and try again.");
   }
+  if (response.status === 404) throw new Gone("A clip of the next pair is gone.");
   if (!response.ok) {
     throw new Unreachable(`A clip of the next pair could not be loaded (error ${response.status}).`);
   }
@@ -96,7 +100,14 @@ export async function fetchNext(url, token, held) {
   const next = await post(url, token, held.map((id) => ["have", id]));
   const { battle } = next;
   if (!battle) return next;
-  const [left, right] = await Promise.all([download(battle.left.video), download(battle.right.video)]);
+  let left, right;
+  try {
+    [left, right] = await Promise.all([download(battle.left.video), download(battle.right.video)]);
+  } catch (error) {
+    if (!(error instanceof Gone)) throw error;
+    await skipBattle(battle, token); // nobody can judge it: pass on to another one
+    return fetchNext(url, token, held);
+  }
   for (const picture of [battle.left.poster, battle.right.poster, battle.image]) {
     if (picture) new Image().src = picture; // into the browser's cache; nobody waits for it
   }

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from generation.categories import Category
-from generation.models import Clip, ClipState, PromptSet, Version
+from generation.models import Clip, ClipState, PromptSet, Version, VersionState
 from generation.rendering import queue_clips
 from generation.tasks import wake_workers
 
@@ -46,10 +46,12 @@ class Command(BaseCommand):
                 self.stdout.write(f"  {sentence}")
             if len(queued.refused) > 5:
                 self.stdout.write(f"  … and {len(queued.refused) - 5} more.")
-        clips = Clip.objects.filter(category__in=categories, prompt__sets=prompt_set)
+        clips = Clip.objects.filter(
+            category__in=categories, prompt__sets=prompt_set, version__state=VersionState.ACTIVE
+        )
         if options["retry_failed"]:
             again = clips.filter(state=ClipState.FAILED).update(
-                state=ClipState.WAITING, attempts=0, error=""
+                state=ClipState.WAITING, attempts=0, error="", lease_expires_at=None
             )
             self.stdout.write(f"{again} failed clips wait again.")
         wake_workers()

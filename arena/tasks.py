@@ -1,0 +1,33 @@
+"""Housekeeping of the arena."""
+
+from datetime import timedelta
+
+from celery import shared_task
+from django.db.models import Exists, OuterRef
+from django.utils import timezone
+
+from arena.models import Battle, Exclusion, Skip, Vote, Voter
+
+VISIT_AGE = timedelta(days=1)
+
+
+@shared_task
+def sweep_visitors() -> int:
+    """Forget visitors who came, were shown pairs and answered none, a day after their last pair.
+
+    Link previews and crawlers that ignore robots.txt leave thousands. Whoever has answered
+    anything, or is simulated, stays.
+    """
+    old = timezone.now() - VISIT_AGE
+    mine = {"battle__voter": OuterRef("pk")}
+    silent = Voter.objects.filter(
+        ~Exists(Vote.objects.filter(voter=OuterRef("pk"))),
+        ~Exists(Skip.objects.filter(**mine)),
+        ~Exists(Exclusion.objects.filter(voter=OuterRef("pk"))),
+        ~Exists(Battle.objects.filter(voter=OuterRef("pk"), expires_at__gt=old)),
+        simulated=False,
+        created_at__lt=old,
+    )
+    voters = list(silent.values_list("pk", flat=True)[:10_000])
+    Battle.objects.filter(voter__in=voters).delete()
+    return Voter.objects.filter(pk__in=voters).delete()[0]
