@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 from generation.backends.colt import WEIGHTS
-from generation.catalog import CATALOG
 from generation.colt.config import Config
 from generation.colt.model import Colt
 from generation.colt.sample import load, sample
@@ -22,6 +21,7 @@ from generation.scenes.grammar import Scene, draw_scene
 from generation.scenes.judge import Scores, judge
 from generation.scenes.renderer import SAMPLE_RATE, first_frame, plan, render_frames, render_sound
 
+CATALOG = Path(__file__).resolve().parents[1] / "catalog.toml"
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "colt.md"
 SHEET = DOCUMENT.parent / "images" / "colt.png"
 BEGIN, END = "<!-- scores: written by generation.colt.score -->", "<!-- end of scores -->"
