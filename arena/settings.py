@@ -172,7 +172,7 @@ STATIC_ROOT = Path(env.str("STATIC_ROOT", default=str(BASE_DIR / ".local" / "sta
 if DEBUG or DEMO:  # straight from static/, nothing to collect
     STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     WHITENOISE_USE_FINDERS = True
-    WHITENOISE_AUTOREFRESH = DEBUG
+    WHITENOISE_AUTOREFRESH = True  # a file that changed under a running site is sent whole
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
