@@ -28,11 +28,12 @@ endef
 # Checks print in the order in which they are listed, pytest last.
 .NOTPARALLEL:
 
-.PHONY: help demo admin test lint bench-site venv venv-dev chromium
+.PHONY: help demo manage admin test lint bench-site venv venv-dev chromium
 
 help:
 	@echo "make demo    run the arena at http://127.0.0.1:$(PORT)   (PORT=8000 VOTERS=300)"
 	@echo "make admin   make an account for /admin/ of the running demo"
+	@echo "make manage ARGS='load_catalog'   a management command on the running demo"
 	@echo "make test    set up what the tests need and run every check"
 	@echo "make lint    the checks that need no database and no browser"
 	@echo "make bench-site  what the pages cost as votes grow"
@@ -40,6 +41,9 @@ help:
 
 demo: venv
 	@exec $(PY) -m arena.demo --port $(PORT) --voters $(VOTERS)
+
+manage: venv
+	@exec $(PY) -m arena.demo manage $(ARGS)
 
 admin: venv
 	@exec $(PY) -m arena.demo manage createsuperuser

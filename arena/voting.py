@@ -60,8 +60,7 @@ def cast_vote(voter: Voter | None, battle_id: UUID, choice: str) -> Battle:
             simulated=voter.simulated,
         )
     if battle.vote.choice != choice:
-        label = Choice(battle.vote.choice).label.lower()
-        raise Refused(409, f"You have voted on this pair already: {label}. A vote is final.")
+        raise Refused(409, "You have given this pair another answer already. A vote is final.")
     return battle
 
 

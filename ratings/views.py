@@ -20,8 +20,9 @@ from ratings.models import Leaderboard, Standing
 PROVISIONAL_BELOW = 300  # votes
 SETTLED_WITHIN = 25.0  # Elo points to either side
 COLUMNS = (
+    "category", "slug",
     "rank_low", "rank_high", "name", "lab", "weights", "rating", "low", "high", "votes",
-    "win_rate", "mark",
+    "win_rate", "mark", "board_votes", "simulated_votes", "last_vote_id", "created_at",
 )  # fmt: skip
 
 
@@ -189,8 +190,10 @@ def _board_facts(board: Leaderboard) -> dict[str, Any]:
         "category": board.category,
         "created_at": board.created_at,
         "last_vote_id": board.last_vote_id,
+        "last_exclusion_id": board.last_exclusion_id,
         "votes": board.votes,
         "voters": board.voters,
+        "simulated_votes": board.simulated_votes,
         "simulated_share": board.simulated_votes / board.votes if board.votes else 0.0,
         "method": board.method,
         "replicates": board.replicates,
@@ -218,8 +221,13 @@ def leaderboard_csv(request: HttpRequest, category: str) -> HttpResponse:
     )
     writer = csv.DictWriter(response, COLUMNS, extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(ranked)
-    writer.writerows({**row, "rank_low": None, "rank_high": None} for row in unranked)
+    # Each row says which board it is from and what that counted: files travel without their page.
+    source: dict[str, Any] = {"category": chosen.value}
+    if board:
+        source |= {**_board_facts(board), "board_votes": board.votes}
+    for row in ranked + unranked:
+        rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}
+        writer.writerow({**source, **rounded})
     return response
 
 

@@ -25,4 +25,10 @@
       // storage is blocked: the choice lasts for this page
     }
   });
+
+  // On a phone the strip of tabs is wider than the page: bring the chosen one into view.
+  document.addEventListener("DOMContentLoaded", () => {
+    const chosen = document.querySelector(".tabs [aria-current=page]");
+    chosen?.scrollIntoView({ block: "nearest", inline: "center", behavior: "instant" });
+  });
 })();
