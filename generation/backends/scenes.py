@@ -84,8 +84,13 @@ def _spoil(frames: np.ndarray, settings: Mapping[str, Any], rng: np.random.Gener
         frames = np.rint(frames + (grey - frames) * fade).astype(np.uint8)
     if shake := settings.get("shake", 0):  # pixels by which a picture may be out of place
         places = np.repeat(rng.integers(-shake, shake + 1, (len(frames), 2)), hold, axis=0)
+        size = frames.shape[1]
+        wide = np.pad(frames, ((0, 0), (shake, shake), (shake, shake), (0, 0)), mode="edge")
         frames = np.stack(
-            [np.roll(f, tuple(place), (0, 1)) for f, place in zip(frames, places, strict=False)]
+            [
+                picture[shake + y : shake + y + size, shake + x : shake + x + size]
+                for picture, (y, x) in zip(wide, places, strict=False)
+            ]
         )
     return frames
 
