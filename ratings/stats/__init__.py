@@ -5,12 +5,17 @@ A leaderboard is four calls::
 
     votes = Comparisons(left, right, outcome, voter, prompt, n_versions)
     ratings = fit(votes)
-    draws = vote_bootstrap(votes, rng=numpy.random.default_rng(seed))
+    draws = two_way_bootstrap(votes, rng=numpy.random.default_rng(seed))
     low, high = rating_interval(ratings, draws)
     ranks = rank(ratings, draws)
 """
 
-from ratings.stats.bootstrap import percentile_interval, rating_interval, vote_bootstrap
+from ratings.stats.bootstrap import (
+    percentile_interval,
+    rating_interval,
+    two_way_bootstrap,
+    vote_bootstrap,
+)
 from ratings.stats.bradley_terry import (
     DEFAULT_PRIOR,
     ELO_PER_LOGIT,
@@ -29,11 +34,13 @@ from ratings.stats.ranks import (
     rank,
     win_rates,
 )
+from ratings.stats.sandwich import Clustered, sandwich
 
 __all__ = [
     "DEFAULT_PRIOR",
     "ELO_PER_LOGIT",
     "MEAN_ELO",
+    "Clustered",
     "Comparisons",
     "Differences",
     "NotConverged",
@@ -48,6 +55,8 @@ __all__ = [
     "probability_better",
     "rank",
     "rating_interval",
+    "sandwich",
+    "two_way_bootstrap",
     "vote_bootstrap",
     "win_rates",
 ]

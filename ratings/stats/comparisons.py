@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,12 +37,17 @@ class Comparisons:
         Who voted and on which prompt; any numbers from 0 on, gaps allowed.
     n_versions : int
         How many versions there are, those without votes included.
+    weight : array_like of float, shape (n_votes,), optional
+        How many votes each row stands for, above 0; one each when left out.
+    covariates : array_like of float, shape (n_votes, n_covariates), optional
+        What else may have swayed the voter, the left clip's value less the right clip's.
 
     Raises
     ------
     ValueError
         Naming the first offending row: lengths differ, an index is out of range, a value is
-        missing or not a whole number, a version meets itself; or there is no vote at all.
+        missing, infinite or not a whole number where it must be one, a version meets itself; or
+        there is no vote at all.
     """
 
     left: IntArray
@@ -49,6 +56,8 @@ class Comparisons:
     voter: IntArray
     prompt: IntArray
     n_versions: int
+    weight: FloatArray | None
+    covariates: FloatArray | None
 
     def __init__(
         self,
@@ -58,8 +67,11 @@ class Comparisons:
         voter: ArrayLike,
         prompt: ArrayLike,
         n_versions: int,
+        *,
+        weight: ArrayLike | None = None,
+        covariates: ArrayLike | None = None,
     ) -> None:
-        columns = {
+        columns: dict[str, NDArray[Any]] = {
             name: whole_numbers(name, values)
             for name, values in {
                 "left": left,
@@ -83,11 +95,27 @@ class Comparisons:
                 f"row {row}: version {columns['left'][row]} is compared with itself; "
                 "a battle needs two different versions"
             )
-        _freeze(self, columns, n_versions)
+        optional = {"weight": _weights(weight, columns["left"].size)}
+        optional["covariates"] = _covariates(covariates, columns["left"].size)
+        _freeze(self, columns | optional, n_versions)
 
     @property
     def n_votes(self) -> int:
         return int(self.left.size)
+
+    def select(self, rows: BoolArray | IntArray) -> Comparisons:
+        """Take some of the votes, by mask or by index; versions, voters and prompts keep their
+        numbers. ValueError when none is left."""
+        return Comparisons(
+            self.left[rows],
+            self.right[rows],
+            self.outcome[rows],
+            self.voter[rows],
+            self.prompt[rows],
+            self.n_versions,
+            weight=None if self.weight is None else self.weight[rows],
+            covariates=None if self.covariates is None else self.covariates[rows],
+        )
 
     def collapse(self) -> PairCounts:
         """Count the votes of each pair of versions; which side a version stood on is dropped.
@@ -106,7 +134,9 @@ class Comparisons:
         # Seen from the first version of the pair, a swapped row's winner is the other one.
         seen = np.where(decided & swapped, 1 - self.outcome, self.outcome)
         cells = np.bincount(
-            pair * len(Outcome) + seen, minlength=self.n_versions**2 * len(Outcome)
+            pair * len(Outcome) + seen,
+            weights=self.weight,
+            minlength=self.n_versions**2 * len(Outcome),
         ).reshape(-1, len(Outcome))
         met = np.flatnonzero(cells.sum(axis=1))
         return PairCounts(
@@ -130,8 +160,8 @@ class PairCounts:
     ----------
     first, second : array_like of int, shape (n_pairs,)
         Version indices with ``first < second``; each pair occurs once.
-    first_won, second_won, tied : array_like of int, shape (n_pairs,)
-        Number of votes with that outcome; at least one vote in each row.
+    first_won, second_won, tied : array_like of float, shape (n_pairs,)
+        Number of votes with that outcome, or their weight; above 0 together in each row.
     n_versions : int
         How many versions there are, those without votes included.
 
@@ -143,9 +173,9 @@ class PairCounts:
 
     first: IntArray
     second: IntArray
-    first_won: IntArray
-    second_won: IntArray
-    tied: IntArray
+    first_won: FloatArray
+    second_won: FloatArray
+    tied: FloatArray
     n_versions: int
 
     def __init__(
@@ -157,15 +187,12 @@ class PairCounts:
         tied: ArrayLike,
         n_versions: int,
     ) -> None:
-        columns = {
-            name: whole_numbers(name, values)
-            for name, values in {
-                "first": first,
-                "second": second,
-                "first_won": first_won,
-                "second_won": second_won,
-                "tied": tied,
-            }.items()
+        columns: dict[str, NDArray[Any]] = {
+            "first": whole_numbers("first", first),
+            "second": whole_numbers("second", second),
+            "first_won": _finite("first_won", first_won),
+            "second_won": _finite("second_won", second_won),
+            "tied": _finite("tied", tied),
         }
         _require_two_versions(n_versions)
         _require_equal_lengths(columns)
@@ -195,8 +222,8 @@ class PairCounts:
         _freeze(self, columns, n_versions)
 
     @property
-    def votes(self) -> IntArray:
-        """Votes of each pair, shape (n_pairs,)."""
+    def votes(self) -> FloatArray:
+        """Votes of each pair, or their weight, shape (n_pairs,)."""
         return self.first_won + self.second_won + self.tied
 
     @property
@@ -209,9 +236,9 @@ class PairCounts:
         """Wins of each pair's second version, a tie as half a win, shape (n_pairs,)."""
         return self.second_won + self.tied / 2
 
-    def votes_per_version(self) -> IntArray:
-        """Votes in which each version took part, shape (n_versions,)."""
-        votes = np.zeros(self.n_versions, dtype=np.int64)
+    def votes_per_version(self) -> FloatArray:
+        """Votes in which each version took part, or their weight, shape (n_versions,)."""
+        votes = np.zeros(self.n_versions)
         np.add.at(votes, self.first, self.votes)
         np.add.at(votes, self.second, self.votes)
         return votes
@@ -227,6 +254,20 @@ class PairCounts:
 def collapsed(votes: Comparisons | PairCounts) -> PairCounts:
     """Take votes in either form and give their counts."""
     return votes.collapse() if isinstance(votes, Comparisons) else votes
+
+
+def compact(labels: IntArray) -> tuple[IntArray, IntArray]:
+    """Name the distinct labels, ascending, and give each row the place of its own among them.
+
+    What ``np.unique(labels, return_inverse=True)`` gives, without sorting where labels are small.
+    """
+    end = int(labels.max()) + 1
+    if end > 4 * labels.size:
+        names, place = np.unique(labels, return_inverse=True)
+        return names, place
+    seen = np.zeros(end, dtype=bool)
+    seen[labels] = True
+    return np.flatnonzero(seen), (np.cumsum(seen) - 1)[labels]
 
 
 def whole_numbers(name: str, values: ArrayLike) -> IntArray:
@@ -246,12 +287,55 @@ def whole_numbers(name: str, values: ArrayLike) -> IntArray:
     return array.astype(np.int64)
 
 
+def _finite(name: str, values: ArrayLike) -> FloatArray:
+    """Copy a column into float64, or raise ValueError naming the first row that does not fit."""
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ValueError(f"{name} has {array.ndim} dimensions; it must be one column of numbers")
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{name} holds {array.dtype}; it must be one column of numbers")
+    wrong = np.flatnonzero(~np.isfinite(array))
+    if wrong.size:
+        row = int(wrong[0])
+        raise ValueError(f"row {row}: {name} is {array[row]}; it must be a finite number")
+    return array.astype(np.float64)
+
+
+def _weights(weight: ArrayLike | None, n_votes: int) -> FloatArray | None:
+    if weight is None:
+        return None
+    weights = _finite("weight", weight)
+    if weights.size != n_votes:
+        raise ValueError(f"weight has {weights.size} rows and the votes {n_votes}; give each one")
+    wrong = np.flatnonzero(weights <= 0)
+    if wrong.size:
+        row = int(wrong[0])
+        raise ValueError(f"row {row}: weight is {weights[row]}; leave the vote out instead")
+    return weights
+
+
+def _covariates(covariates: ArrayLike | None, n_votes: int) -> FloatArray | None:
+    if covariates is None:
+        return None
+    table = np.array(covariates, dtype=np.float64)
+    if table.ndim != 2 or len(table) != n_votes:
+        raise ValueError(
+            f"covariates have shape {table.shape}; they must have one row for each of the "
+            f"{n_votes} votes and one column for each covariate"
+        )
+    wrong = np.flatnonzero(~np.isfinite(table).all(axis=1))
+    if wrong.size:
+        row = int(wrong[0])
+        raise ValueError(f"row {row}: covariates are {table[row]}; they must be finite numbers")
+    return table
+
+
 def _require_two_versions(n_versions: int) -> None:
     if n_versions < 2:
         raise ValueError(f"n_versions is {n_versions}; a comparison needs at least 2 versions")
 
 
-def _require_equal_lengths(columns: dict[str, IntArray]) -> None:
+def _require_equal_lengths(columns: Mapping[str, NDArray[Any]]) -> None:
     name, shortest = min(columns.items(), key=lambda item: item[1].size)
     other, longest = max(columns.items(), key=lambda item: item[1].size)
     if shortest.size != longest.size:
@@ -261,7 +345,7 @@ def _require_equal_lengths(columns: dict[str, IntArray]) -> None:
         )
 
 
-def _require_within(name: str, values: IntArray, end: int | None) -> None:
+def _require_within(name: str, values: NDArray[Any], end: int | None) -> None:
     wrong = values < 0 if end is None else (values < 0) | (values >= end)
     rows = np.flatnonzero(wrong)
     if rows.size:
@@ -271,10 +355,13 @@ def _require_within(name: str, values: IntArray, end: int | None) -> None:
 
 
 def _freeze(
-    instance: Comparisons | PairCounts, columns: dict[str, IntArray], n_versions: int
+    instance: Comparisons | PairCounts,
+    columns: Mapping[str, NDArray[Any] | None],
+    n_versions: int,
 ) -> None:
     """Set the fields of an instance whose class is frozen."""
     for name, values in columns.items():
-        values.setflags(write=False)
+        if values is not None:
+            values.setflags(write=False)
         object.__setattr__(instance, name, values)
     object.__setattr__(instance, "n_versions", n_versions)

@@ -16,6 +16,7 @@ from ratings.stats import (
     rating_interval,
     vote_bootstrap,
 )
+from ratings.stats.bootstrap import draw_multinomial
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -30,7 +31,8 @@ def test_replicates_are_the_fits_of_resampled_votes(simulate: Simulate) -> None:
     cells = np.stack([counts.first_won, counts.second_won, counts.tied])
     seen = cells > 0
     # The same generator, asked the same question, gives the same resampled votes.
-    drawn = np.random.default_rng(4).multinomial(60, cells[seen] / 60, size=25)
+    own = np.random.default_rng(4).spawn(1)[0]
+    drawn = draw_multinomial(own, cells[seen].astype(np.int64), 25)
     for replicate, numbers in enumerate(drawn):
         again = np.zeros_like(cells)
         again[seen] = numbers
@@ -39,6 +41,27 @@ def test_replicates_are_the_fits_of_resampled_votes(simulate: Simulate) -> None:
         ratings = fit(PairCounts(counts.first[kept], counts.second[kept], won, lost, tied, 4))
         assert ratings.comparable.all()
         np.testing.assert_allclose(draws[replicate], ratings.elo, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "numbers", [[1], [2, 1], [3, 0, 5, 1], [400, 900, 30, 7], [20_000, 70_000]]
+)
+def test_votes_drawn_are_multinomial(numbers: list[int]) -> None:
+    """Every draw has n votes; means and covariances are those of the multinomial law."""
+    cells = np.array(numbers)
+    n, size = cells.sum(), 40_000
+    drawn = draw_multinomial(np.random.default_rng(3), cells, size)
+    assert (drawn.sum(axis=1) == n).all()
+    assert (drawn >= 0).all()
+    share = cells / n
+    covariance = n * (np.diag(share) - np.outer(share, share))
+    deviation = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose(
+        drawn.mean(axis=0), cells, atol=4.5 * deviation.max() / math.sqrt(size) + 1e-12
+    )
+    scale = np.outer(deviation, deviation)
+    observed = np.cov(drawn.T).reshape(covariance.shape)
+    assert (np.abs(observed - covariance) <= 6 * scale / math.sqrt(size) + 1e-12).all()
 
 
 def test_spread_of_two_versions_is_the_binomial_one() -> None:

@@ -1,0 +1,230 @@
+"""Covariances that allow for votes of one voter, and votes on one prompt, depending on each other.
+
+The cluster-robust "sandwich": each vote's influence on the estimate, added up within clusters
+before it is squared. Clustered by voter and by prompt at once, the covariance is
+``V = V_voter + V_prompt - V_vote`` (Cameron, Gelbach and Miller 2011, Journal of Business and
+Economic Statistics 29, 238-249): what two votes share is counted once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.special import expit, stdtrit
+
+from ratings.stats.bradley_terry import ELO_PER_LOGIT, Ratings
+from ratings.stats.comparisons import (
+    Comparisons,
+    FloatArray,
+    IntArray,
+    Outcome,
+    compact,
+)
+
+# V_voter + V_prompt is at most twice too large: when votes are independent. A smaller share of it
+# than this can only be noise of few clusters, and would claim to know what nobody voted on.
+LEAST_SHARE = 0.5
+# Eigenvalues below this share of the largest are directions without variance worth the name: a
+# thousandth of the largest standard error.
+RANK_TOLERANCE = 1e-6
+# Below this share of cells that are not zero a sparse product is the quicker one.
+SPARSE_BELOW = 0.1
+ROWS_AT_ONCE = 50_000
+
+
+@dataclass(frozen=True, eq=False)
+class Clustered:
+    """A covariance clustered two ways, and the three it is made of.
+
+    Attributes
+    ----------
+    covariance : float array, shape (p, p)
+        ``by_voter + by_prompt - by_vote`` made positive semi-definite, in the squared unit of the
+        bread times the score.
+    by_voter, by_prompt, by_vote : float array, shape (p, p)
+        Clustered one way, and not at all. Where there is one voter, or one prompt, nothing says
+        how others would differ, and that one is the same as `by_vote`.
+    recolouring : float array, shape (p, p)
+        Turns numbers with covariance ``by_voter + by_prompt`` into numbers with `covariance`.
+    voters, prompts : int
+        Clusters.
+    degrees : float
+        Of freedom, for a t quantile: one less than the clusters of the kind with fewer.
+    """
+
+    covariance: FloatArray
+    by_voter: FloatArray
+    by_prompt: FloatArray
+    by_vote: FloatArray
+    recolouring: FloatArray
+    voters: int
+    prompts: int
+    degrees: float
+
+    def reach(self, level: float = 0.95) -> float:
+        """Standard errors from the estimate to each end of an interval: a t quantile."""
+        return float(stdtrit(self.degrees, (1 + level) / 2))
+
+
+def clustered(scores: csr_array, bread: FloatArray, voter: IntArray, prompt: IntArray) -> Clustered:
+    """Estimate a covariance from each vote's score, clustered by voter and by prompt.
+
+    Parameters
+    ----------
+    scores : csr_array, shape (n_votes, p)
+        Derivative of each vote's log-likelihood with respect to the p parameters.
+    bread : float array, shape (p, p)
+        Inverse of the negative Hessian; a pseudo-inverse where the parameters are known up to a
+        constant only.
+    voter, prompt : int array, shape (n_votes,)
+
+    Returns
+    -------
+    Clustered
+
+    Notes
+    -----
+    Each one-way covariance is ``bread @ sum_g (s_g s_g') @ bread * G / (G - 1)``, s_g the scores
+    added up in cluster g of G (Liang and Zeger 1986, Biometrika 73, 13-22, with the usual
+    correction for few clusters). Their combination need not be positive semi-definite; see
+    `two_way`.
+    """
+    n = scores.shape[0]
+    by_vote = _covariance(scores, bread)
+    covariances, sizes = [], []
+    for labels in (voter, prompt):
+        names, cluster = compact(labels)
+        sizes.append(names.size)
+        if names.size < 2:
+            covariances.append(by_vote)
+            continue
+        member = csr_array((np.ones(n), cluster, np.arange(n + 1)), shape=(n, names.size))
+        covariances.append(_covariance(csr_array(member.T @ scores), bread))
+    by_voter, by_prompt = covariances
+    covariance, recolouring = two_way(by_voter, by_prompt, by_vote)
+    kinds = [size for size in sizes if size > 1]
+    return Clustered(
+        covariance=covariance,
+        by_voter=by_voter,
+        by_prompt=by_prompt,
+        by_vote=by_vote,
+        recolouring=recolouring,
+        voters=sizes[0],
+        prompts=sizes[1],
+        degrees=float(max(1, min(kinds, default=2) - 1)),
+    )
+
+
+def two_way(
+    by_voter: FloatArray, by_prompt: FloatArray, by_vote: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Combine one-way covariances, shape (p, p) each, into V and the map that recolours to it.
+
+    With C = by_voter + by_prompt, ``V = C^1/2 R C^1/2`` where ``R = 1 - C^-1/2 by_vote C^-1/2``
+    has its eigenvalues raised to at least `LEAST_SHARE`: so V is positive semi-definite and in no
+    direction below the mean of the two one-way covariances.
+
+    The map is the symmetric ``C^-1/2 (C^1/2 V C^1/2)^1/2 C^-1/2``, which of all maps with the
+    right covariance moves normal numbers least (Dowson and Landau 1982, Journal of Multivariate
+    Analysis 12, 450-455). Because V is between C / 2 and C, its eigenvalues are between the root
+    of a half and one: it can't blow anything up.
+
+    Returns
+    -------
+    covariance, recolouring : float array, shape (p, p)
+    """
+    values, vectors = np.linalg.eigh(by_voter + by_prompt)
+    kept = values > RANK_TOLERANCE * values.max(initial=0.0)
+    values, vectors = values[kept], vectors[:, kept]
+    scale = np.sqrt(values)
+    whitened = (vectors.T @ by_vote @ vectors) / np.outer(scale, scale)
+    shares, directions = np.linalg.eigh(np.eye(values.size) - whitened)
+    share = (directions * np.clip(shares, LEAST_SHARE, 1.0)) @ directions.T
+    covariance: FloatArray = vectors @ (share * np.outer(scale, scale)) @ vectors.T
+    squares, axes = np.linalg.eigh(share * np.outer(values, values))
+    root = (axes * np.sqrt(np.maximum(squares, 0.0))) @ axes.T / np.outer(scale, scale)
+    recolouring: FloatArray = (
+        np.eye(len(vectors)) + vectors @ (root - np.eye(values.size)) @ vectors.T
+    )
+    return covariance, recolouring
+
+
+def vote_scores(votes: Comparisons, ratings: Ratings) -> csr_array:
+    """Give the derivative of each vote's Bradley-Terry log-likelihood.
+
+    Parameters
+    ----------
+    votes : Comparisons
+    ratings : Ratings
+        Of these versions.
+
+    Returns
+    -------
+    csr_array, shape (n_votes, n_versions)
+        With respect to the ratings in natural logits: ``weight * (points of the left - p)`` for
+        the left version, p its chance, and the opposite for the right one; zero for votes between
+        versions that are not comparable.
+    """
+    n = votes.n_votes
+    known = ratings.comparable[votes.left] & ratings.comparable[votes.right]
+    logits = np.where(ratings.comparable, ratings.elo, 0.0) / ELO_PER_LOGIT
+    points = np.where(votes.outcome == Outcome.TIE, 0.5, votes.outcome == Outcome.LEFT)
+    residual = (points - expit(logits[votes.left] - logits[votes.right])) * known
+    if votes.weight is not None:
+        residual = residual * votes.weight
+    return csr_array(
+        (
+            np.stack([residual, -residual], axis=1).ravel(),
+            np.stack([votes.left, votes.right], axis=1).ravel(),
+            np.arange(0, 2 * n + 1, 2),
+        ),
+        shape=(n, votes.n_versions),
+    )
+
+
+def bread(ratings: Ratings) -> FloatArray:
+    """Give the matrix that turns scores into influence on the ratings.
+
+    Returns
+    -------
+    float array, shape (n_versions, n_versions)
+        ``scores @ bread`` is, to first order, how many Elo points each vote has moved each
+        rating under the anchor of the fit; zero for versions that are not comparable.
+    """
+    matrix: FloatArray = np.where(
+        np.isnan(ratings.covariance), 0.0, ratings.covariance / ELO_PER_LOGIT
+    )
+    return matrix
+
+
+def sandwich(votes: Comparisons, ratings: Ratings) -> Clustered:
+    """Estimate the covariance of the ratings, clustered by voter and by prompt.
+
+    Parameters
+    ----------
+    votes : Comparisons
+    ratings : Ratings
+        Fitted to these votes.
+
+    Returns
+    -------
+    Clustered
+        In squared Elo points; zero for versions that are not comparable.
+    """
+    return clustered(vote_scores(votes, ratings), bread(ratings), votes.voter, votes.prompt)
+
+
+def _covariance(scores: csr_array, bread: FloatArray) -> FloatArray:
+    """Sandwich of clusters' scores, shape (G, p), with the correction for few clusters."""
+    size = scores.shape[0]
+    if scores.nnz < SPARSE_BELOW * size * scores.shape[1]:
+        meat = (scores.T @ scores).toarray()
+    else:
+        meat = np.zeros(bread.shape)
+        for begin in range(0, size, ROWS_AT_ONCE):
+            rows = scores[begin : begin + ROWS_AT_ONCE].toarray()
+            meat += rows.T @ rows
+    covariance: FloatArray = bread @ meat @ bread.T * (size / max(1, size - 1))
+    return covariance
