@@ -390,6 +390,7 @@ def settings_for(home: Path, servers: Servers) -> dict[str, str]:
         "REDIS_URL": servers.redis_url,
         "SECRET_KEY": secret.read_text(),
         "MEDIA_STORAGE": f"file://{media}",
+        "LEDGER_COPY": str(home / "ledger-copy"),
         "DEBUG": "0",
         "ALLOWED_HOSTS": "127.0.0.1,localhost",
         "DEMO": "1",

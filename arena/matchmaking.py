@@ -1,6 +1,6 @@
 """Which two clips a voter sees next.
 
-Pairs of versions are drawn in proportion to how uncertain their difference still is, mixed with a
+Pairs of versions are drawn in proportion to what one more vote on them is worth, mixed with a
 uniform share so that every pair keeps being asked about; the probability is stored with the battle.
 """
 
@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 Pair = tuple[int, int]  # version ids, the lower first
 
 UNIFORM_SHARE = 0.2
-# Elo points: the standard error given to a pair that has never been rated, wider than any that has.
-UNRATED = 400.0
 # Open battles one voter may hold in a stream: the one on the screen, the next one already loaded,
 # and one more for a second tab. More would let a voter pick pairs by asking again and again.
 OPEN_AT_MOST = 3
@@ -64,9 +62,13 @@ UNSEEN_PAIRS = f"SELECT DISTINCT one.version_id, two.version_id {UNSEEN}"
 
 
 def pair_probabilities(versions: Sequence[int], needs: Mapping[Pair, float]) -> dict[Pair, float]:
-    """Probability of each pair: `UNIFORM_SHARE` uniform, the rest in proportion to its need."""
+    """Probability of each pair: `UNIFORM_SHARE` uniform, the rest in proportion to its worth.
+
+    A pair that was never rated is worth as much as the most valuable one that was.
+    """
     pairs = list(combinations(sorted(versions), 2))
-    weights = [needs.get(pair, UNRATED) for pair in pairs]
+    unrated = max((needs[pair] for pair in pairs if pair in needs), default=1.0)
+    weights = [needs.get(pair, unrated) for pair in pairs]
     total = sum(weights)
     return {
         pair: UNIFORM_SHARE / len(pairs)
@@ -154,10 +156,10 @@ def draw_battle(voter: Voter, stream: str, rng: random.Random | None = None) -> 
     rng.shuffle(categories)
     for category in categories:
         needs = {
-            (first, second): uncertainty
-            for first, second, uncertainty in PairNeed.objects.filter(
+            (first, second): worth
+            for first, second, worth in PairNeed.objects.filter(
                 category=category, first__in=ready[category], second__in=ready[category]
-            ).values_list("first_id", "second_id", "uncertainty")
+            ).values_list("first_id", "second_id", "worth")
         }
         probabilities = pair_probabilities(ready[category], needs)
         left_over = set(probabilities)

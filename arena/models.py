@@ -137,13 +137,15 @@ class Exclusion(models.Model):
 
 
 class PairNeed(models.Model):
-    """How much a vote on this pair of versions would tell; written by the ratings, read when a
+    """What one more vote on this pair of versions is worth; written by the ratings, read when a
     pair is drawn. A pair without a row has not been rated yet."""
 
     category = models.CharField(max_length=12, choices=Category)
     first = models.ForeignKey(Version, models.CASCADE, related_name="+")
     second = models.ForeignKey(Version, models.CASCADE, related_name="+")
-    uncertainty = models.FloatField(help_text="Standard error of the difference, Elo points.")
+    worth = models.FloatField(
+        help_text="Elo points by which all 95 % intervals together are expected to shrink."
+    )
 
     class Meta:
         constraints = [

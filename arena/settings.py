@@ -166,6 +166,8 @@ STORAGES = {
     "default": storage(MEDIA_STORAGE),
     "staticfiles": {"BACKEND": "arena.staticfiles.Storage"},
 }
+# Where refits keep their copy of the ledger's votes; it can be deleted at any time.
+LEDGER_COPY = env.str("LEDGER_COPY", default=str(BASE_DIR / ".local" / "ledger-copy"))
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = Path(env.str("STATIC_ROOT", default=str(BASE_DIR / ".local" / "static")))

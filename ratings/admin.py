@@ -47,6 +47,7 @@ class LeaderboardAdmin(ReadOnlyAdmin):
     list_display = (
         "number",
         "category_slug",
+        "slice",
         "created_at",
         "votes",
         "voters",
@@ -54,7 +55,7 @@ class LeaderboardAdmin(ReadOnlyAdmin):
         "last_vote_id",
         "last_exclusion_id",
     )
-    list_filter = ("category",)
+    list_filter = ("category", "slice")
     ordering = ("-pk",)
     sortable_by = ("number",)
     readonly_fields = ("created_at",)

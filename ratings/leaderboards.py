@@ -1,72 +1,107 @@
-"""From the ledger to leaderboards.
+"""From the ledger to leaderboards: the same ledger and settings give the same bytes."""
 
-The database adds the votes up per pair and outcome, so what is read does not grow with their
-number; the same ledger and seed give the same standings.
-"""
-
+import hashlib
+import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Max
+from django.utils import timezone
 
 from arena.ledger import LEDGER_LOCK
-from arena.models import Exclusion, PairNeed, Vote
+from arena.models import Choice, Exclusion, PairNeed, Vote
 from generation.categories import Category
-from ratings.models import Leaderboard, Standing
-from ratings.stats import PairCounts, Ratings, fit, rank, rating_interval, vote_bootstrap, win_rates
-from ratings.stats.ranks import Ranks
+from ratings.ledger_copy import CHOICES, voter_labels, votes_of
+from ratings.models import Leaderboard, Robustness, Standing
+from ratings.stats import (
+    DEFAULT_PRIOR,
+    Comparisons,
+    Outcome,
+    Ratings,
+    fit,
+    rank,
+    rating_interval,
+    two_way_bootstrap,
+    win_rates,
+)
+from ratings.stats.comparisons import compact
+from ratings.stats.exploring import vote_worth
 
-REPLICATES = 1000
 NEW_BELOW = 100  # votes: listed apart, not ranked
+LEVEL = 0.95
 SEED = 20_261_122  # one seed for all boards: what changes between two snapshots is the ledger
-METHOD = "Bradley-Terry, ties and both-bad as half a win each; vote bootstrap, percentile intervals"
+METHOD = (
+    "Bradley-Terry, ties and both-bad as half a win each; two-way clustered bootstrap over voters "
+    "and prompts, percentile intervals; rank ranges and ties from simultaneous intervals"
+)
+SETTINGS = {
+    "replicates": 1000,
+    "prior": DEFAULT_PRIOR,
+    "level": LEVEL,
+    "new_below": NEW_BELOW,
+    "seed": SEED,
+}
+# Decimals kept of every rating, in Elo points: far below what matters, far above rounding error.
+DECIMALS = 3
+# Beat asks for refits every so many seconds. One that takes long then rests for this many times as
+# long, so that it never takes more than a fifth of its worker's time, however large the ledger.
+WAKE_EVERY = 10.0
+REST = 4.0
 
-# What is left of the ledger up to a vote and an exclusion: the latest entry about a vote or about
-# its voter decides, and either can take the vote out.
-COUNTED = """
-    SELECT vote.* FROM arena_vote vote
-    LEFT JOIN (
+OUTCOME_OF = {
+    Choice.LEFT: Outcome.LEFT,
+    Choice.RIGHT: Outcome.RIGHT,
+    Choice.TIE: Outcome.TIE,
+    Choice.BOTH_BAD: Outcome.TIE,
+}
+OUTCOMES = np.array([OUTCOME_OF[choice] for choice in CHOICES])
+
+# The latest entry about a vote or about its voter decides, and either can take the vote out.
+EXCLUDED_VOTES = """
+    SELECT vote_id FROM (
         SELECT DISTINCT ON (vote_id) vote_id, action FROM arena_exclusion
-        WHERE vote_id IS NOT NULL AND id <= %(last_exclusion)s ORDER BY vote_id, id DESC
-    ) of_vote ON of_vote.vote_id = vote.id AND of_vote.action = 'exclude'
-    LEFT JOIN (
+        WHERE vote_id IS NOT NULL AND id <= %s ORDER BY vote_id, id DESC
+    ) latest WHERE action = 'exclude'
+"""
+EXCLUDED_VOTERS = """
+    SELECT uuid_send(voter_id) FROM (
         SELECT DISTINCT ON (voter_id) voter_id, action FROM arena_exclusion
-        WHERE voter_id IS NOT NULL AND id <= %(last_exclusion)s ORDER BY voter_id, id DESC
-    ) of_voter ON of_voter.voter_id = vote.voter_id AND of_voter.action = 'exclude'
-    WHERE vote.category = %(category)s AND vote.id <= %(last_vote)s
-      AND (NOT vote.simulated OR %(simulated)s)
-      AND of_vote.vote_id IS NULL AND of_voter.voter_id IS NULL
+        WHERE voter_id IS NOT NULL AND id <= %s ORDER BY voter_id, id DESC
+    ) latest WHERE action = 'exclude'
 """
-PAIRS = f"""
-    SELECT least(left_version_id, right_version_id), greatest(left_version_id, right_version_id),
-        count(*) FILTER (WHERE choice = CASE WHEN left_version_id < right_version_id
-                                             THEN 'left' ELSE 'right' END),
-        count(*) FILTER (WHERE choice = CASE WHEN left_version_id < right_version_id
-                                             THEN 'right' ELSE 'left' END),
-        count(*) FILTER (WHERE choice IN ('tie', 'both_bad'))
-    FROM ({COUNTED}) counted GROUP BY 1, 2 ORDER BY 1, 2
-"""
-TOTALS = f"SELECT count(*) FILTER (WHERE simulated), count(DISTINCT voter_id) FROM ({COUNTED}) c"
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """One category's part of the ledger, added up: version ids and counts per pair of them."""
+class LedgerEnd:
+    """Up to where the ledger is read, and whether simulated votes count."""
 
     last_vote: int
     last_exclusion: int
-    versions: tuple[int, ...]
-    counts: PairCounts | None  # None when nothing counts
-    simulated_votes: int
+    simulated: bool
+
+
+@dataclass(frozen=True)
+class CountedVotes:
+    """The votes of one category that count, oldest first."""
+
+    end: LedgerEnd
+    versions: tuple[int, ...]  # their ids; a version's index is its place here
+    prompts: tuple[int, ...]
     voters: int
+    ids: np.ndarray  # (n_votes,), of the votes in the ledger
+    simulated_votes: int
+    comparisons: Comparisons | None  # None when nothing counts
 
 
 @transaction.atomic
-def ends_of_ledger(category: str) -> tuple[int, int]:
+def end_of_ledger(category: str) -> LedgerEnd:
     """The last vote of the category and the last exclusion of all, 0 when there is none.
 
     Numbers are given before rows are committed. The lock waits for every insert under way, so that
@@ -76,124 +111,189 @@ def ends_of_ledger(category: str) -> tuple[int, int]:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LEDGER_LOCK])
     last_vote = Vote.objects.filter(category=category).aggregate(last=Max("pk"))["last"]
     last_exclusion = Exclusion.objects.aggregate(last=Max("pk"))["last"]
-    return last_vote or 0, last_exclusion or 0
+    return LedgerEnd(last_vote or 0, last_exclusion or 0, settings.COUNT_SIMULATED_VOTES)
 
 
-def read_ledger(category: str, last_vote: int, last_exclusion: int, simulated: bool) -> Ledger:
-    parameters: dict[str, str | int | bool] = {
-        "category": category,
-        "last_vote": last_vote,
-        "last_exclusion": last_exclusion,
-        "simulated": simulated,
-    }
+def read_votes(category: str, end: LedgerEnd) -> CountedVotes:
+    rows = votes_of(category, end.last_vote)
     with connection.cursor() as cursor:
-        cursor.execute(PAIRS, parameters)
-        rows = cursor.fetchall()
-        cursor.execute(TOTALS, parameters)
-        simulated_votes, voters = cursor.fetchone()
-    versions = tuple(sorted({pk for row in rows for pk in row[:2]}))
-    counts = None
-    if rows:
-        place = {pk: index for index, pk in enumerate(versions)}
-        table = np.array([[place[row[0]], place[row[1]], *row[2:]] for row in rows])
-        first, second, first_won, second_won, tied = table.T
-        counts = PairCounts(first, second, first_won, second_won, tied, len(versions))
-    return Ledger(last_vote, last_exclusion, versions, counts, simulated_votes, voters)
+        cursor.execute(EXCLUDED_VOTES, [end.last_exclusion])
+        out_votes = np.array([row[0] for row in cursor.fetchall()], dtype=np.int64)
+        cursor.execute(EXCLUDED_VOTERS, [end.last_exclusion])
+        out_voters = b"".join(bytes(row[0]) for row in cursor.fetchall())
+    out = np.zeros(rows.size, dtype=bool)
+    if not end.simulated:
+        out |= rows["simulated"].astype(bool)
+    if out_votes.size:
+        out |= np.isin(rows["id"], out_votes)
+    if out_voters:
+        out |= np.isin(rows["voter"], voter_labels(np.frombuffer(out_voters, dtype="V16")))
+    if out.any():
+        rows = rows[~out]
+    if not rows.size:
+        return CountedVotes(end, (), (), 0, np.empty(0, np.int64), 0, None)
+    versions, place = compact(np.concatenate([rows["left"], rows["right"]]))
+    voters, voter = compact(np.ascontiguousarray(rows["voter"]))
+    prompts, prompt = compact(np.ascontiguousarray(rows["prompt"]))
+    left, right = place.reshape(2, -1)
+    outcome = OUTCOMES[rows["choice"]]
+    return CountedVotes(
+        end=end,
+        versions=tuple(versions.tolist()),
+        prompts=tuple(prompts.tolist()),
+        voters=voters.size,
+        ids=np.ascontiguousarray(rows["id"]),
+        simulated_votes=int(rows["simulated"].sum()),
+        comparisons=Comparisons(left, right, outcome, voter, prompt, versions.size),
+    )
 
 
 @transaction.atomic
 def refit(category: Category) -> Leaderboard:
     """Rate the category as the ledger stands now and store the snapshot; one at a time."""
+    begin = time.monotonic()
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [f"refit {category}"])
-    last_vote, last_exclusion = ends_of_ledger(category.value)
-    simulated = settings.COUNT_SIMULATED_VOTES
-    ledger = read_ledger(category.value, last_vote, last_exclusion, simulated)
-    rows: list[Standing] = []
-    needs: list[PairNeed] = []
-    if ledger.counts is not None:
-        ratings = fit(ledger.counts)
-        draws = vote_bootstrap(
-            ledger.counts, replicates=REPLICATES, rng=np.random.default_rng(SEED)
-        )
-        rows = _standings(ledger.versions, ledger.counts, ratings, draws)
-        needs = _pair_needs(category.value, ledger.versions, rank(ratings, draws))
-    board = Leaderboard.objects.create(
+    votes = read_votes(category.value, end_of_ledger(category.value))
+    board, rows, needs = rated(category, votes)
+    PairNeed.objects.filter(category=category.value).delete()
+    PairNeed.objects.bulk_create(needs)
+    return store(board, rows, begin)
+
+
+def rated(
+    category: Category, votes: CountedVotes
+) -> tuple[Leaderboard, list[Standing], list[PairNeed]]:
+    """The category's leaderboard, its rows and what a vote on each pair is worth; none stored."""
+    board = blank_board(category, votes, METHOD, SETTINGS)
+    if votes.comparisons is None:
+        return board, [], []
+    ratings = fit(votes.comparisons)
+    draws = two_way_bootstrap(votes.comparisons, rng=np.random.default_rng(SEED))
+    rows = _standings(votes, ratings, draws)
+    known = ratings.comparable
+    covariance = np.full((known.size, known.size), np.nan)
+    covariance[np.ix_(known, known)] = np.cov(draws[:, known], rowvar=False)
+    return board, rows, _needs(category, votes.versions, vote_worth(ratings, covariance))
+
+
+def blank_board(
+    category: Category, votes: CountedVotes, method: str, settings_: dict[str, Any]
+) -> Leaderboard:
+    return Leaderboard(
         category=category.value,
-        last_vote_id=last_vote,
-        last_exclusion_id=last_exclusion,
-        simulated_counted=simulated,
-        votes=int(ledger.counts.votes.sum()) if ledger.counts is not None else 0,
-        simulated_votes=ledger.simulated_votes,
-        voters=ledger.voters,
-        method=METHOD,
-        replicates=REPLICATES,
-        seed=SEED,
+        last_vote_id=votes.end.last_vote,
+        last_exclusion_id=votes.end.last_exclusion,
+        simulated_counted=votes.end.simulated,
+        votes=votes.ids.size,
+        simulated_votes=votes.simulated_votes,
+        voters=votes.voters,
+        prompts=len(votes.prompts),
+        method=method,
+        settings=settings_,
     )
+
+
+def store(board: Leaderboard, rows: list[Standing], begin: float) -> Leaderboard:
+    board.digest = hashlib.sha256(content(board, rows)).hexdigest()
+    board.seconds = time.monotonic() - begin
+    board.save()
     for row in rows:
         row.leaderboard = board
     Standing.objects.bulk_create(rows)
-    PairNeed.objects.filter(category=category.value).delete()
-    PairNeed.objects.bulk_create(needs)
     return board
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def content(board: Leaderboard, rows: Sequence[Standing]) -> bytes:
+    """What a snapshot says, as bytes; when it was made and how long it took is not part of it."""
+    kept = {"id", "digest", "seconds", "created_at", "leaderboard_id"}
+
+    def fields(row: Leaderboard | Standing) -> dict[str, Any]:
+        names = [field.attname for field in row._meta.concrete_fields]
+        return {name: getattr(row, name) for name in names if name not in kept}
+
+    ordered = sorted(rows, key=lambda row: row.version_id)
+    said = {"leaderboard": fields(board), "standings": [fields(row) for row in ordered]}
+    return json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _standings(
-    versions: Sequence[int], counts: PairCounts, ratings: Ratings, draws: np.ndarray
-) -> list[Standing]:
-    """A row per version. Ranks are among those with enough votes: a new one takes no place yet."""
-    low, high = rating_interval(ratings, draws)
-    overall, votes = win_rates(counts, ratings).overall, counts.votes_per_version()
-    ranked = ratings.comparable & (votes >= NEW_BELOW)
+def rounded(value: float) -> float | None:
+    """A number for a snapshot; None for what is open or unknown."""
+    return round(float(value), DECIMALS) if np.isfinite(value) else None
+
+
+def ranked_only(ratings: Ratings, ranked: np.ndarray) -> Ratings:
+    """The ratings with only these versions comparable: a new one takes no place from others."""
+    return replace(ratings, elo=np.where(ranked, ratings.elo, np.nan), comparable=ranked)
+
+
+def _standings(votes: CountedVotes, ratings: Ratings, draws: np.ndarray) -> list[Standing]:
+    """A row per version."""
+    assert votes.comparisons is not None
+    counts = votes.comparisons.collapse()
+    low, high = rating_interval(ratings, draws, LEVEL)
+    overall, numbers = win_rates(counts, ratings).overall, counts.votes_per_version()
+    ranked = ratings.comparable & (numbers >= NEW_BELOW)
     if ranked.any():
-        elo = np.where(ranked, ratings.elo, np.nan)
-        ranks = rank(replace(ratings, elo=elo, comparable=ranked), np.where(ranked, draws, np.nan))
-        leader = int(np.nanargmax(elo))
-    rows = []
-    for index, version in enumerate(versions):
-        known = bool(ratings.comparable[index])
-        rows.append(
-            Standing(
-                version_id=version,
-                rating=_finite(ratings.elo[index]),
-                low=_finite(low[index]) if known else None,
-                high=_finite(high[index]) if known else None,
-                rank_low=int(ranks.low[index]) if ranked[index] else None,
-                rank_high=int(ranks.high[index]) if ranked[index] else None,
-                tied_with_leader=bool(ranked[index]) and ranks.low[index] == 1 and index != leader,
-                votes=int(votes[index]),
-                win_rate=float(overall[index]),
-            )
-        )
-    return rows
-
-
-def _pair_needs(category: str, versions: Sequence[int], ranks: Ranks) -> list[PairNeed]:
-    error = ranks.differences.error
+        among = ranked_only(ratings, ranked)
+        ranks = rank(among, np.where(ranked, draws, np.nan), LEVEL)
+        leader = int(np.nanargmax(among.elo))
     return [
-        PairNeed(category=category, first_id=versions[i], second_id=versions[j], uncertainty=e)
-        for i, j in combinations(range(len(versions)), 2)
-        if np.isfinite(e := float(error[i, j]))
+        Standing(
+            version_id=version,
+            rating=rounded(ratings.elo[index]),
+            low=rounded(low[index]),
+            high=rounded(high[index]),
+            rank_low=int(ranks.low[index]) if ranked[index] else None,
+            rank_high=int(ranks.high[index]) if ranked[index] else None,
+            tied_with_leader=bool(ranked[index] and ranks.low[index] == 1 and index != leader),
+            votes=int(numbers[index]),
+            win_rate=round(float(overall[index]), 6),
+        )
+        for index, version in enumerate(votes.versions)
     ]
+
+
+def _needs(category: Category, versions: Sequence[int], worth: np.ndarray) -> list[PairNeed]:
+    return [
+        PairNeed(category=category.value, first_id=versions[i], second_id=versions[j], worth=value)
+        for i, j in combinations(range(len(versions)), 2)
+        if np.isfinite(value := float(worth[i, j]))
+    ]
+
+
+def recomputed(board: Leaderboard) -> bytes:
+    """The content of this snapshot, made from the ledger once more."""
+    end = LedgerEnd(board.last_vote_id, board.last_exclusion_id, board.simulated_counted)
+    fresh, rows, _ = rated(Category(board.category), read_votes(board.category, end))
+    return content(fresh, rows)
+
+
+def is_behind(made: Leaderboard | Robustness, end: LedgerEnd) -> bool:
+    """Whether this was made of another ledger, or by other rules, than `end` says."""
+    return (made.last_vote_id, made.last_exclusion_id, made.simulated_counted) != (
+        end.last_vote,
+        end.last_exclusion,
+        end.simulated,
+    )
+
+
+def newest_board(category: str, slice_: str = "") -> Leaderboard | None:
+    return Leaderboard.objects.filter(category=category, slice=slice_).order_by("-pk").first()
 
 
 def changed_categories() -> list[Category]:
     """Categories whose newest snapshot is behind the ledger or was made by other rules."""
     changed = []
     for category in Category:
-        last_vote, last_exclusion = ends_of_ledger(category.value)
-        board = Leaderboard.objects.filter(category=category.value).order_by("-pk").first()
-        if board is None:
-            if last_vote:
-                changed.append(category)
-        elif (
-            board.last_vote_id != last_vote
-            or board.last_exclusion_id != last_exclusion
-            or board.simulated_counted != settings.COUNT_SIMULATED_VOTES
-        ):
+        end, board = end_of_ledger(category.value), newest_board(category.value)
+        if is_behind(board, end) if board else end.last_vote:
             changed.append(category)
     return changed
+
+
+def is_resting(made: Leaderboard | Robustness | None) -> bool:
+    """Whether what took long to make is too young to be made again."""
+    if made is None or made.seconds * REST < WAKE_EVERY:
+        return False
+    return timezone.now() - made.created_at < timedelta(seconds=made.seconds * REST)

@@ -7,26 +7,33 @@ from generation.models import Version
 
 
 class Leaderboard(models.Model):
-    """A snapshot of one category's ratings, with all that is needed to make it again."""
+    """A snapshot of the ratings of one category, or of one slice of it, with all that is needed to
+    make it again: from the same ledger and settings comes the same digest."""
 
     category = models.CharField(max_length=12, choices=Category)
+    slice = models.CharField(
+        max_length=40, blank=True, help_text="A tag of prompts; empty for the whole category."
+    )
     last_vote_id = models.BigIntegerField(help_text="The ledger was read up to this vote ...")
     last_exclusion_id = models.BigIntegerField(help_text="... and this exclusion.")
     simulated_counted = models.BooleanField()
     votes = models.PositiveIntegerField()
     simulated_votes = models.PositiveIntegerField()
     voters = models.PositiveIntegerField()
-    method = models.CharField(max_length=200)
-    replicates = models.PositiveIntegerField()
-    seed = models.PositiveBigIntegerField()
+    prompts = models.PositiveIntegerField()
+    method = models.CharField(max_length=300)
+    settings = models.JSONField(help_text="Numbers the method was given, the seed among them.")
+    digest = models.CharField(max_length=64, help_text="SHA-256 of the board's content.")
+    seconds = models.FloatField(help_text="What the refit took.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         get_latest_by = "pk"
-        indexes = [models.Index(fields=["category", "-id"], name="leaderboard_latest")]
+        indexes = [models.Index(fields=["category", "slice", "-id"], name="leaderboard_latest")]
 
     def __str__(self) -> str:
-        return f"{self.category} up to vote {self.last_vote_id}"
+        name = f"{self.category}, {self.slice}" if self.slice else self.category
+        return f"{name} up to vote {self.last_vote_id}"
 
 
 class Standing(models.Model):
@@ -42,6 +49,12 @@ class Standing(models.Model):
     tied_with_leader = models.BooleanField(default=False)
     votes = models.PositiveIntegerField()
     win_rate = models.FloatField(help_text="Ties count half.")
+    from_category = models.FloatField(
+        null=True, help_text="On a slice: rating less the category's, Elo points."
+    )
+    differs = models.BooleanField(
+        default=False, help_text="On a slice: shown to do better or worse than elsewhere."
+    )
 
     class Meta:
         constraints = [
@@ -50,3 +63,26 @@ class Standing(models.Model):
 
     def __str__(self) -> str:
         return f"{self.version} on {self.leaderboard}"
+
+
+class Robustness(models.Model):
+    """How one category's leaderboard stands up to other ways of looking at the same votes.
+
+    Made beside the leaderboards and less often, for it costs more.
+    """
+
+    category = models.CharField(max_length=12, choices=Category)
+    last_vote_id = models.BigIntegerField()
+    last_exclusion_id = models.BigIntegerField()
+    simulated_counted = models.BooleanField()
+    findings = models.JSONField()
+    seconds = models.FloatField(help_text="What it took.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        get_latest_by = "pk"
+        verbose_name_plural = "robustness"
+        indexes = [models.Index(fields=["category", "-id"], name="robustness_latest")]
+
+    def __str__(self) -> str:
+        return f"{self.category} up to vote {self.last_vote_id}"

@@ -8,7 +8,7 @@ from django.db.models import Max
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
-from ratings.leaderboards import changed_categories, refit
+from ratings.leaderboards import changed_categories, is_resting, newest_board, refit
 from ratings.models import Leaderboard
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,8 @@ def refit_changed() -> list[str]:
     log tells, does not hold up the others."""
     done = []
     for category in changed_categories():
+        if is_resting(newest_board(category.value)):
+            continue
         try:
             refit(category)
         except Exception:
@@ -36,7 +38,7 @@ def thin_leaderboards() -> int:
     """Of snapshots older than a day keep the last of each day; any can be computed again."""
     old = Leaderboard.objects.filter(created_at__lt=timezone.now() - KEEP_ALL_FOR)
     last_of_day = (
-        Leaderboard.objects.values("category", day=TruncDate("created_at"))
+        Leaderboard.objects.values("category", "slice", day=TruncDate("created_at"))
         .annotate(last=Max("pk"))
         .values("last")
     )

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_safe
 from arena.context import category_facts
 from generation.categories import Category
 from generation.models import Clip, ClipState, Model, Version, VersionState
-from ratings.leaderboards import NEW_BELOW
+from ratings.leaderboards import NEW_BELOW, newest_board
 from ratings.models import Leaderboard, Standing
 
 PROVISIONAL_BELOW = 300  # votes
@@ -35,11 +35,7 @@ class Median(Aggregate):
 
 def latest_boards(categories: list[Category]) -> dict[str, Leaderboard]:
     """The newest snapshot of each category with its standings."""
-    newest = [
-        Leaderboard.objects.filter(category=category).order_by("-pk").first()
-        for category in categories
-    ]
-    boards = [board for board in newest if board is not None]
+    boards = [board for category in categories if (board := newest_board(category.value))]
     standings: QuerySet[Standing] = Standing.objects.select_related("version__model").order_by(
         "-rating", "version_id"
     )
@@ -196,8 +192,9 @@ def _board_facts(board: Leaderboard) -> dict[str, Any]:
         "simulated_votes": board.simulated_votes,
         "simulated_share": board.simulated_votes / board.votes if board.votes else 0.0,
         "method": board.method,
-        "replicates": board.replicates,
-        "seed": board.seed,
+        "prompts": board.prompts,
+        "settings": board.settings,
+        "digest": board.digest,
     }
 
 

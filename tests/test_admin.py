@@ -220,8 +220,9 @@ class TestLongTables:
                     votes=0,
                     simulated_votes=0,
                     voters=0,
-                    replicates=1,
-                    seed=1,
+                    prompts=1,
+                    settings={},
+                    seconds=0.1,
                 )
                 Standing.objects.create(leaderboard=board, version=version, votes=0, win_rate=0)
             Exclusion.objects.bulk_create(
