@@ -110,6 +110,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 10.0,
         "options": {"expires": 10},
     },
+    "scrutinise": {
+        "task": "ratings.tasks.scrutinise_changed",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
     "withdraw lost clips": {
         "task": "generation.tasks.withdraw_lost_clips",
         "schedule": 24 * 3600.0,

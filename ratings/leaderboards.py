@@ -36,13 +36,14 @@ from ratings.stats.exploring import vote_worth
 
 NEW_BELOW = 100  # votes: listed apart, not ranked
 LEVEL = 0.95
+REPLICATES = 1000  # of each kind
 SEED = 20_261_122  # one seed for all boards: what changes between two snapshots is the ledger
 METHOD = (
     "Bradley-Terry, ties and both-bad as half a win each; two-way clustered bootstrap over voters "
     "and prompts, percentile intervals; rank ranges and ties from simultaneous intervals"
 )
 SETTINGS = {
-    "replicates": 1000,
+    "replicates": REPLICATES,
     "prior": DEFAULT_PRIOR,
     "level": LEVEL,
     "new_below": NEW_BELOW,
@@ -96,7 +97,7 @@ class CountedVotes:
     prompts: tuple[int, ...]
     voters: int
     ids: np.ndarray  # (n_votes,), of the votes in the ledger
-    simulated_votes: int
+    simulated: np.ndarray  # bool, (n_votes,)
     comparisons: Comparisons | None  # None when nothing counts
 
 
@@ -131,7 +132,7 @@ def read_votes(category: str, end: LedgerEnd) -> CountedVotes:
     if out.any():
         rows = rows[~out]
     if not rows.size:
-        return CountedVotes(end, (), (), 0, np.empty(0, np.int64), 0, None)
+        return CountedVotes(end, (), (), 0, np.empty(0, np.int64), np.empty(0, bool), None)
     versions, place = compact(np.concatenate([rows["left"], rows["right"]]))
     voters, voter = compact(np.ascontiguousarray(rows["voter"]))
     prompts, prompt = compact(np.ascontiguousarray(rows["prompt"]))
@@ -143,7 +144,7 @@ def read_votes(category: str, end: LedgerEnd) -> CountedVotes:
         prompts=tuple(prompts.tolist()),
         voters=voters.size,
         ids=np.ascontiguousarray(rows["id"]),
-        simulated_votes=int(rows["simulated"].sum()),
+        simulated=rows["simulated"].astype(bool),
         comparisons=Comparisons(left, right, outcome, voter, prompt, versions.size),
     )
 
@@ -169,7 +170,8 @@ def rated(
     if votes.comparisons is None:
         return board, [], []
     ratings = fit(votes.comparisons)
-    draws = two_way_bootstrap(votes.comparisons, rng=np.random.default_rng(SEED))
+    rng = np.random.default_rng(SEED)
+    draws = two_way_bootstrap(votes.comparisons, rng=rng, replicates=REPLICATES)
     rows = _standings(votes, ratings, draws)
     known = ratings.comparable
     covariance = np.full((known.size, known.size), np.nan)
@@ -186,7 +188,7 @@ def blank_board(
         last_exclusion_id=votes.end.last_exclusion,
         simulated_counted=votes.end.simulated,
         votes=votes.ids.size,
-        simulated_votes=votes.simulated_votes,
+        simulated_votes=int(np.count_nonzero(votes.simulated)),
         voters=votes.voters,
         prompts=len(votes.prompts),
         method=method,

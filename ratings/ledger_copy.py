@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 from django.conf import settings
@@ -166,4 +166,4 @@ def _append(file: BinaryIO, data: bytearray) -> None:
         rows[name] = sent[name]
     rows["choice"] = sent["choice"] - 1  # PostgreSQL counts from 1
     rows["voter"] = voter_labels(np.ascontiguousarray(sent["voter"]))
-    file.write(cast(bytes, rows.tobytes()))
+    file.write(rows.tobytes())

@@ -1,15 +1,18 @@
-"""The refit, which beat asks for every few seconds, and the thinning of old snapshots."""
+"""The refits, which beat asks for again and again, and the thinning of what they leave."""
 
 import logging
 from datetime import timedelta
+from typing import Any
 
 from celery import shared_task
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
+from generation.categories import Category
 from ratings.leaderboards import changed_categories, is_resting, newest_board, refit
-from ratings.models import Leaderboard
+from ratings.models import Leaderboard, Robustness
+from ratings.robustness import is_due, scrutinise
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +37,34 @@ def refit_changed() -> list[str]:
 
 
 @shared_task
+def scrutinise_changed() -> list[str]:
+    """Make slices and robustness findings anew where the ledger has grown enough; returns the
+    categories."""
+    done = []
+    for category in Category:
+        if not is_due(category):
+            continue
+        try:
+            scrutinise(category)
+        except Exception:
+            log.exception("%s could not be scrutinised", category)
+        else:
+            done.append(category.value)
+    return done
+
+
+@shared_task
 def thin_leaderboards() -> int:
-    """Of snapshots older than a day keep the last of each day; any can be computed again."""
-    old = Leaderboard.objects.filter(created_at__lt=timezone.now() - KEEP_ALL_FOR)
-    last_of_day = (
-        Leaderboard.objects.values("category", "slice", day=TruncDate("created_at"))
-        .annotate(last=Max("pk"))
-        .values("last")
+    """Of snapshots and findings older than a day keep the last of each day; any leaderboard can be
+    computed again. Returns how many went."""
+    return _thin(Leaderboard.objects.all(), "category", "slice") + _thin(
+        Robustness.objects.all(), "category"
     )
-    return old.exclude(pk__in=last_of_day).delete()[1].get("ratings.Leaderboard", 0)
+
+
+def _thin(made: QuerySet[Any], *of: str) -> int:
+    last_of_day = (
+        made.values(*of, day=TruncDate("created_at")).annotate(last=Max("pk")).values("last")
+    )
+    old = made.filter(created_at__lt=timezone.now() - KEEP_ALL_FOR)
+    return old.exclude(pk__in=last_of_day).delete()[1].get(made.model._meta.label, 0)

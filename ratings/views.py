@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from django.db.models import Count, FloatField, Prefetch, QuerySet, prefetch_related_objects
@@ -9,20 +10,23 @@ from django.db.models.aggregates import Aggregate
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
+from django.utils.http import urlencode
 from django.views.decorators.http import require_safe
 
 from arena.context import category_facts
 from generation.categories import Category
 from generation.models import Clip, ClipState, Model, Version, VersionState
+from ratings import robustness_page
 from ratings.leaderboards import NEW_BELOW, newest_board
-from ratings.models import Leaderboard, Standing
+from ratings.models import Leaderboard, Robustness, Standing
 
 PROVISIONAL_BELOW = 300  # votes
 SETTLED_WITHIN = 25.0  # Elo points to either side
 COLUMNS = (
-    "category", "slug",
+    "category", "slice", "slug",
     "rank_low", "rank_high", "name", "lab", "weights", "rating", "low", "high", "votes",
-    "win_rate", "mark", "board_votes", "simulated_votes", "last_vote_id", "created_at",
+    "win_rate", "mark", "from_category", "differs",
+    "board_votes", "simulated_votes", "last_vote_id", "created_at",
 )  # fmt: skip
 
 
@@ -33,9 +37,9 @@ class Median(Aggregate):
     output_field = FloatField()
 
 
-def latest_boards(categories: list[Category]) -> dict[str, Leaderboard]:
-    """The newest snapshot of each category with its standings."""
-    boards = [board for category in categories if (board := newest_board(category.value))]
+def latest_boards(categories: list[Category], slice_: str = "") -> dict[str, Leaderboard]:
+    """The newest snapshot of each category, or of a slice of it, with its standings."""
+    boards = [board for c in categories if (board := newest_board(c.value, slice_))]
     standings: QuerySet[Standing] = Standing.objects.select_related("version__model").order_by(
         "-rating", "version_id"
     )
@@ -89,11 +93,17 @@ def standing_facts(standing: Standing, speed: Speed | None = None) -> dict[str, 
         "votes": standing.votes,
         "win_rate": standing.win_rate,
         "mark": mark_of(standing),
-        "price": None if version.disguised else version.price_per_second,
+        "price": None if version.disguised else _number(version.price_per_second),
         "seconds_per_clip": speed.seconds if speed and not version.disguised else None,
         "hardware": speed.hardware if speed and not version.disguised else "",
         "tied_with_leader": standing.tied_with_leader,
+        "from_category": standing.from_category,
+        "differs": standing.differs,
     }
+
+
+def _number(price: Decimal | None) -> float | None:
+    return None if price is None else float(price)
 
 
 def split_standings(
@@ -163,20 +173,37 @@ def leaderboards(request: HttpRequest) -> HttpResponse:
     return render(request, "ratings/leaderboards.html", {"boards": _summaries(5)})
 
 
+def _chosen(request: HttpRequest, category: str) -> tuple[Category, str, Leaderboard | None]:
+    """The category and slice that an address asks for, and its newest snapshot, if there is one."""
+    chosen, slice_ = _category(category), request.GET.get("slice", "")
+    board = latest_boards([chosen], slice_).get(chosen.value)
+    if slice_ and board is None:
+        raise Http404(f"There is no slice {slice_} of {chosen.label}.")
+    return chosen, slice_, board
+
+
 @require_safe
 def leaderboard(request: HttpRequest, category: str) -> HttpResponse:
-    chosen = _category(category)
-    board = latest_boards([chosen]).get(chosen.value)
+    chosen, slice_, board = _chosen(request, category)
     ranked, unranked = split_standings(board) if board else ([], [])
+    asked = f"?{urlencode({'slice': slice_})}" if slice_ else ""
+    slices = (
+        Robustness.objects.filter(category=chosen.value)
+        .order_by("-pk")
+        .values_list("findings__slices", flat=True)
+        .first()
+    )
     context = {
         "category": category_facts(chosen),
         "board": board and _board_facts(board),
+        "slice": slice_,
+        "slices": slices or [],
         "standings": ranked,
         "unranked": unranked,
         "tie_sentence": tie_sentence(ranked),
         "windows": _axis(ranked),
-        "csv_url": reverse("leaderboard_csv", args=[chosen.value]),
-        "json_url": reverse("leaderboard_json", args=[chosen.value]),
+        "csv_url": reverse("leaderboard_csv", args=[chosen.value]) + asked,
+        "json_url": reverse("leaderboard_json", args=[chosen.value]) + asked,
     }
     return render(request, "ratings/leaderboard.html", context)
 
@@ -184,15 +211,16 @@ def leaderboard(request: HttpRequest, category: str) -> HttpResponse:
 def _board_facts(board: Leaderboard) -> dict[str, Any]:
     return {
         "category": board.category,
+        "slice": board.slice,
         "created_at": board.created_at,
         "last_vote_id": board.last_vote_id,
         "last_exclusion_id": board.last_exclusion_id,
         "votes": board.votes,
         "voters": board.voters,
+        "prompts": board.prompts,
         "simulated_votes": board.simulated_votes,
         "simulated_share": board.simulated_votes / board.votes if board.votes else 0.0,
         "method": board.method,
-        "prompts": board.prompts,
         "settings": board.settings,
         "digest": board.digest,
     }
@@ -200,8 +228,7 @@ def _board_facts(board: Leaderboard) -> dict[str, Any]:
 
 @require_safe
 def leaderboard_json(request: HttpRequest, category: str) -> JsonResponse:
-    chosen = _category(category)
-    board = latest_boards([chosen]).get(chosen.value)
+    chosen, _, board = _chosen(request, category)
     ranked, unranked = split_standings(board) if board else ([], [])
     facts = _board_facts(board) if board else {"category": chosen.value, "votes": 0}
     return JsonResponse({**facts, "standings": ranked, "not_ranked": unranked})
@@ -209,12 +236,12 @@ def leaderboard_json(request: HttpRequest, category: str) -> JsonResponse:
 
 @require_safe
 def leaderboard_csv(request: HttpRequest, category: str) -> HttpResponse:
-    chosen = _category(category)
-    board = latest_boards([chosen]).get(chosen.value)
+    chosen, slice_, board = _chosen(request, category)
     ranked, unranked = split_standings(board) if board else ([], [])
+    name = "-".join(filter(None, [chosen.value, slice_]))
     response = HttpResponse(
         content_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{chosen.value}.csv"'},
+        headers={"Content-Disposition": f'attachment; filename="{name}.csv"'},
     )
     writer = csv.DictWriter(response, COLUMNS, extrasaction="ignore")
     writer.writeheader()
@@ -226,6 +253,39 @@ def leaderboard_csv(request: HttpRequest, category: str) -> HttpResponse:
         rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}
         writer.writerow({**source, **rounded})
     return response
+
+
+@require_safe
+def robustness(request: HttpRequest, category: str) -> HttpResponse:
+    chosen = _category(category)
+    newest = Robustness.objects.filter(category=chosen.value).order_by("-pk").first()
+    context = {
+        "category": category_facts(chosen),
+        "made": newest,
+        "counts_simulated": newest is not None and newest.simulated_counted,
+        **(robustness_page.context_of(newest.findings) if newest and newest.findings else {}),
+    }
+    return render(request, "ratings/robustness.html", context)
+
+
+@require_safe
+def robustness_json(request: HttpRequest, category: str) -> JsonResponse:
+    """The findings as they were stored, with names beside the versions' numbers."""
+    chosen = _category(category)
+    newest = Robustness.objects.filter(category=chosen.value).order_by("-pk").first()
+    if newest is None or not newest.findings:
+        return JsonResponse({"category": chosen.value, "votes": 0})
+    names = robustness_page.names_of(newest.findings["versions"])
+    return JsonResponse(
+        {
+            "category": chosen.value,
+            "created_at": newest.created_at,
+            "last_vote_id": newest.last_vote_id,
+            "last_exclusion_id": newest.last_exclusion_id,
+            "names": [names[pk] for pk in newest.findings["versions"]],
+            **newest.findings,
+        }
+    )
 
 
 @require_safe

@@ -8,6 +8,9 @@ A leaderboard is four calls::
     draws = two_way_bootstrap(votes, rng=numpy.random.default_rng(seed))
     low, high = rating_interval(ratings, draws)
     ranks = rank(ratings, draws)
+
+The other modules look at the same votes in other ways: `sandwich`, `davidson`, `elo`, `covariates`,
+`voters`, `slices`, `influence`, `agreement`, `exploring`.
 """
 
 from ratings.stats.bootstrap import (
@@ -34,13 +37,11 @@ from ratings.stats.ranks import (
     rank,
     win_rates,
 )
-from ratings.stats.sandwich import Clustered, sandwich
 
 __all__ = [
     "DEFAULT_PRIOR",
     "ELO_PER_LOGIT",
     "MEAN_ELO",
-    "Clustered",
     "Comparisons",
     "Differences",
     "NotConverged",
@@ -55,7 +56,6 @@ __all__ = [
     "probability_better",
     "rank",
     "rating_interval",
-    "sandwich",
     "two_way_bootstrap",
     "vote_bootstrap",
     "win_rates",

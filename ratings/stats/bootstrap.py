@@ -121,8 +121,8 @@ def two_way_bootstrap(
 
     The voters are resampled with replacement and the ratings fitted again, `replicates` times;
     the same is done with the prompts. The two deviations from the estimate are added, which
-    counts twice what is the single vote's own, and recoloured to the covariance
-    ``V = V_voter + V_prompt - V_vote`` (see `sandwich.two_way`). The draws keep the skewness and
+    counts twice what a voter thinks of a single prompt, and recoloured to the covariance
+    ``V = V_voter + V_prompt - V_both`` (see `sandwich.two_way`). The draws keep the skewness and
     the joint law of the versions, so intervals, ranks and probabilities are all taken from them.
 
     With few clusters a bootstrap is too sure of itself, in two ways that are corrected here: its
@@ -165,7 +165,7 @@ def two_way_bootstrap(
     The variance of a mean over two crossed factors is the sum of the two one-way variances less
     the one they share (Owen 2007, Annals of Applied Statistics 1, 386-411; Menzel 2021,
     Econometrica 89, 2143-2188). Resampling both factors at once instead has the variance
-    V_voter + V_prompt + V_vote, which is too wide. The work grows with the votes only where they
+    V_voter + V_prompt + V_both, which is too wide. The work grows with the votes only where they
     are added up per resampled cluster: one sparse product.
     """
     if replicates < 2:

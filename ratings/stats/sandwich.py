@@ -2,8 +2,9 @@
 
 The cluster-robust "sandwich": each vote's influence on the estimate, added up within clusters
 before it is squared. Clustered by voter and by prompt at once, the covariance is
-``V = V_voter + V_prompt - V_vote`` (Cameron, Gelbach and Miller 2011, Journal of Business and
-Economic Statistics 29, 238-249): what two votes share is counted once.
+``V = V_voter + V_prompt - V_both`` (Cameron, Gelbach and Miller 2011, Journal of Business and
+Economic Statistics 29, 238-249): the last is clustered by voter and prompt together, so that what
+two votes share is counted once. Where nobody votes twice on a prompt it is that of single votes.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from ratings.stats.comparisons import (
     compact,
 )
 
-# V_voter + V_prompt is at most twice too large: when votes are independent. A smaller share of it
-# than this can only be noise of few clusters, and would claim to know what nobody voted on.
+# V_voter + V_prompt is at most twice too large: when neither voters nor prompts have ways of their
+# own. A smaller share of it can only be noise of few clusters, and would claim too much.
 LEAST_SHARE = 0.5
 # Eigenvalues below this share of the largest are directions without variance worth the name: a
 # thousandth of the largest standard error.
@@ -41,11 +42,12 @@ class Clustered:
     Attributes
     ----------
     covariance : float array, shape (p, p)
-        ``by_voter + by_prompt - by_vote`` made positive semi-definite, in the squared unit of the
+        ``by_voter + by_prompt - by_both`` made positive semi-definite, in the squared unit of the
         bread times the score.
-    by_voter, by_prompt, by_vote : float array, shape (p, p)
-        Clustered one way, and not at all. Where there is one voter, or one prompt, nothing says
-        how others would differ, and that one is the same as `by_vote`.
+    by_voter, by_prompt, by_both, by_vote : float array, shape (p, p)
+        Clustered one way; by voter and prompt together: votes of one voter on one prompt; and not
+        at all. Where there is one voter, or one prompt, nothing says how others would differ; that
+        one and `by_both` are then the same as `by_vote`.
     recolouring : float array, shape (p, p)
         Turns numbers with covariance ``by_voter + by_prompt`` into numbers with `covariance`.
     voters, prompts : int
@@ -57,6 +59,7 @@ class Clustered:
     covariance: FloatArray
     by_voter: FloatArray
     by_prompt: FloatArray
+    by_both: FloatArray
     by_vote: FloatArray
     recolouring: FloatArray
     voters: int
@@ -91,38 +94,42 @@ def clustered(scores: csr_array, bread: FloatArray, voter: IntArray, prompt: Int
     correction for few clusters). Their combination need not be positive semi-definite; see
     `two_way`.
     """
-    n = scores.shape[0]
     by_vote = _covariance(scores, bread)
-    covariances, sizes = [], []
-    for labels in (voter, prompt):
-        names, cluster = compact(labels)
-        sizes.append(names.size)
-        if names.size < 2:
-            covariances.append(by_vote)
-            continue
-        member = csr_array((np.ones(n), cluster, np.arange(n + 1)), shape=(n, names.size))
-        covariances.append(_covariance(csr_array(member.T @ scores), bread))
-    by_voter, by_prompt = covariances
-    covariance, recolouring = two_way(by_voter, by_prompt, by_vote)
-    kinds = [size for size in sizes if size > 1]
+    (voters, of_voter), (prompts, of_prompt) = compact(voter), compact(prompt)
+    both, of_both = compact(of_voter * prompts.size + of_prompt)
+
+    def clustered_by(cluster: IntArray, size: int) -> FloatArray:
+        n = cluster.size
+        if size in (1, n):
+            return by_vote
+        member = csr_array((np.ones(n), cluster, np.arange(n + 1)), shape=(n, size))
+        return _covariance(csr_array(member.T @ scores), bread)
+
+    by_voter = clustered_by(of_voter, voters.size)
+    by_prompt = clustered_by(of_prompt, prompts.size)
+    two_kinds = min(voters.size, prompts.size) > 1
+    by_both = clustered_by(of_both, both.size) if two_kinds else by_vote
+    covariance, recolouring = two_way(by_voter, by_prompt, by_both)
+    kinds = [names.size for names in (voters, prompts) if names.size > 1]
     return Clustered(
         covariance=covariance,
         by_voter=by_voter,
         by_prompt=by_prompt,
+        by_both=by_both,
         by_vote=by_vote,
         recolouring=recolouring,
-        voters=sizes[0],
-        prompts=sizes[1],
+        voters=voters.size,
+        prompts=prompts.size,
         degrees=float(max(1, min(kinds, default=2) - 1)),
     )
 
 
 def two_way(
-    by_voter: FloatArray, by_prompt: FloatArray, by_vote: FloatArray
+    by_voter: FloatArray, by_prompt: FloatArray, by_both: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Combine one-way covariances, shape (p, p) each, into V and the map that recolours to it.
 
-    With C = by_voter + by_prompt, ``V = C^1/2 R C^1/2`` where ``R = 1 - C^-1/2 by_vote C^-1/2``
+    With C = by_voter + by_prompt, ``V = C^1/2 R C^1/2`` where ``R = 1 - C^-1/2 by_both C^-1/2``
     has its eigenvalues raised to at least `LEAST_SHARE`: so V is positive semi-definite and in no
     direction below the mean of the two one-way covariances.
 
@@ -139,7 +146,7 @@ def two_way(
     kept = values > RANK_TOLERANCE * values.max(initial=0.0)
     values, vectors = values[kept], vectors[:, kept]
     scale = np.sqrt(values)
-    whitened = (vectors.T @ by_vote @ vectors) / np.outer(scale, scale)
+    whitened = (vectors.T @ by_both @ vectors) / np.outer(scale, scale)
     shares, directions = np.linalg.eigh(np.eye(values.size) - whitened)
     share = (directions * np.clip(shares, LEAST_SHARE, 1.0)) @ directions.T
     covariance: FloatArray = vectors @ (share * np.outer(scale, scale)) @ vectors.T

@@ -1,0 +1,270 @@
+"""How a leaderboard stands up to other ways of looking at the same votes.
+
+Other intervals and other models beside the board's, the fewest votes that would change who leads,
+the voter and the prompt that weigh most, how far voters agree, and what else may sway them.
+"""
+
+import math
+import time
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+from django.db import connection, transaction
+from django.utils import timezone
+
+from generation.categories import Category
+from ratings.leaderboards import (
+    LEVEL,
+    SEED,
+    CountedVotes,
+    end_of_ledger,
+    is_behind,
+    is_resting,
+    newest_board,
+    read_votes,
+    rounded,
+)
+from ratings.models import Robustness
+from ratings.slices import refit_slices
+from ratings.stats import (
+    Comparisons,
+    Ratings,
+    fit,
+    rating_interval,
+    two_way_bootstrap,
+    vote_bootstrap,
+    win_rates,
+)
+from ratings.stats.agreement import agreement
+from ratings.stats.covariates import contextual
+from ratings.stats.davidson import davidson
+from ratings.stats.elo import DEFAULT_STEP, online_elo
+from ratings.stats.influence import fewest_votes_to_change_leader, most_influential
+from ratings.stats.sandwich import sandwich
+from ratings.stats.voters import discriminants
+
+# Findings are made anew when the votes have grown so much, or when they are so old.
+GROWN = 1.1
+OLD = timedelta(hours=1)
+# The covariates are looked at in the newest votes of a large ledger; they need every vote's clips.
+COVARIATE_VOTES = 200_000
+# A covariate that fewer votes know is left out.
+KNOWN_FROM = 0.5
+# Name, and what one unit of it is in words.
+COVARIATES = (
+    ("duration", "one second longer"),
+    ("resolution", "rendered with twice the pixels"),
+    ("frame rate", "rendered at ten frames per second more"),
+    ("loudness", "one loudness unit louder"),
+    ("motion", "twice the motion"),
+)
+CLIP_FACTS = """
+    SELECT vote.id, a.seconds - b.seconds, ln(a.width * a.height) - ln(b.width * b.height),
+        a.fps - b.fps, a.loudness - b.loudness, ln(a.motion + 1) - ln(b.motion + 1)
+    FROM arena_vote vote JOIN arena_battle battle ON battle.id = vote.battle_id
+    JOIN generation_clip a ON a.id = battle.left_id JOIN generation_clip b ON b.id = battle.right_id
+    WHERE vote.category = %s AND vote.id BETWEEN %s AND %s ORDER BY vote.id
+"""
+UNITS = np.array([1.0, math.log(2), 10.0, 1.0, math.log(2)])
+
+
+def is_due(category: Category) -> bool:
+    """Whether the newest findings are behind the ledger by a tenth of their votes, or an hour."""
+    newest = Robustness.objects.filter(category=category.value).order_by("-pk").first()
+    board = newest_board(category.value)
+    if board is None or newest is None:
+        return board is not None
+    if not is_behind(newest, end_of_ledger(category.value)) or is_resting(newest):
+        return False
+    grown = board.votes >= GROWN * newest.findings.get("votes", 0)
+    return grown or timezone.now() - newest.created_at > OLD
+
+
+@transaction.atomic
+def scrutinise(category: Category) -> Robustness:
+    """Store the findings on the category's ratings as the ledger stands now, and its slices."""
+    begin = time.monotonic()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [f"scrutinise {category}"])
+    votes = read_votes(category.value, end_of_ledger(category.value))
+    findings: dict[str, Any] = {}
+    if votes.comparisons is not None:
+        ratings = fit(votes.comparisons)
+        boards = refit_slices(category, votes, ratings, begin)
+        findings = findings_of(category, votes, votes.comparisons, ratings)
+        findings["slices"] = [board.slice for board in boards]
+    return Robustness.objects.create(
+        category=category.value,
+        last_vote_id=votes.end.last_vote,
+        last_exclusion_id=votes.end.last_exclusion,
+        simulated_counted=votes.end.simulated,
+        findings=findings,
+        seconds=time.monotonic() - begin,
+    )
+
+
+def findings_of(
+    category: Category, votes: CountedVotes, comparisons: Comparisons, ratings: Ratings
+) -> dict[str, Any]:
+    """Numbers for the robustness page, as JSON; matrices and lists are in the order of `versions`,
+    and null is what is open or can't be told."""
+    swayed = _swayed(category, votes, comparisons)
+    return {
+        "versions": list(votes.versions),
+        "votes": comparisons.n_votes,
+        "voters": votes.voters,
+        "prompts": len(votes.prompts),
+        "ratings": _numbers(ratings.elo),
+        "intervals": _intervals(comparisons, ratings),
+        "head_to_head": _head_to_head(comparisons, ratings),
+        "second_opinions": {
+            "davidson": _numbers(davidson(comparisons).elo),
+            "discriminants": _numbers(discriminants(comparisons).elo),
+            "held_equal": swayed.pop("elo"),
+            "online_elo": _numbers(online_elo(comparisons)),
+            "online_elo_step": DEFAULT_STEP,
+        },
+        "influence": _influence(votes, comparisons, ratings),
+        "agreement": _json(asdict(agreement(comparisons, rng=np.random.default_rng(SEED)))),
+        "swayed": swayed,
+    }
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    return [rounded(value) for value in values]
+
+
+def _json(fields: dict[str, Any]) -> dict[str, Any]:
+    """Floats rounded, what is not a number as null."""
+    return {
+        name: (round(value, 6) if math.isfinite(value) else None)
+        if isinstance(value, float)
+        else int(value)
+        for name, value in fields.items()
+    }
+
+
+def _intervals(votes: Comparisons, ratings: Ratings) -> dict[str, Any]:
+    """Low and high of each version by the three methods."""
+    clusters = sandwich(votes, ratings)
+    rng = np.random.default_rng(SEED)
+    headline = rating_interval(ratings, two_way_bootstrap(votes, rng=rng, clusters=clusters), LEVEL)
+    control = rating_interval(
+        ratings, vote_bootstrap(votes, rng=np.random.default_rng(SEED)), LEVEL
+    )
+    reach = clusters.reach(LEVEL) * np.sqrt(np.diagonal(clusters.covariance))
+    reach[~ratings.core] = np.nan  # outside the core the votes' scores say nothing of the width
+    ends = {
+        "two_way_bootstrap": headline,
+        "sandwich": (ratings.elo - reach, ratings.elo + reach),
+        "vote_bootstrap": control,
+    }
+    return {name: [_numbers(low), _numbers(high)] for name, (low, high) in ends.items()}
+
+
+def _head_to_head(votes: Comparisons, ratings: Ratings) -> dict[str, Any]:
+    rates = win_rates(votes, ratings)
+    return {
+        "votes": rates.votes.astype(int).tolist(),
+        "observed": [_numbers(row) for row in rates.observed],
+        "expected": [_numbers(row) for row in rates.expected],
+    }
+
+
+def _influence(votes: CountedVotes, comparisons: Comparisons, ratings: Ratings) -> dict[str, Any]:
+    if np.count_nonzero(ratings.comparable) < 2:
+        return {}
+    fragility = fewest_votes_to_change_leader(comparisons, ratings)
+    top = most_influential(comparisons, ratings)
+
+    def version(index: int | None) -> int | None:
+        return None if index is None else votes.versions[index]
+
+    found: dict[str, Any] = {
+        "leader": version(top.leader),
+        "runner_up": version(top.runner_up),
+        "lead": rounded(top.lead),
+        "fewest": {
+            "new_leader": version(fragility.new_leader),
+            "votes": fragility.votes,
+            "share": rounded(100 * fragility.share),
+        },
+    }
+    for name, removal in (("voter", top.voter), ("prompt", top.prompt)):
+        found[name] = removal and {
+            "votes": removal.votes,
+            "leader": version(removal.leader),
+            "lead": rounded(removal.lead),
+        }
+    if top.prompt is not None:
+        found["prompt"]["id"] = votes.prompts[top.prompt.number]
+    return found
+
+
+def _swayed(category: Category, votes: CountedVotes, comparisons: Comparisons) -> dict[str, Any]:
+    """What else than the versions sways voters, and the ratings with all of it held equal."""
+    newest = slice(-COVARIATE_VOTES, None)
+    ids = votes.ids[newest]
+    with connection.cursor() as cursor:
+        cursor.execute(CLIP_FACTS, [category.value, int(ids[0]), int(ids[-1])])
+        facts = np.array(cursor.fetchall(), dtype=float)
+    table = np.full((ids.size, len(COVARIATES)), np.nan)
+    place = np.searchsorted(facts[:, 0], ids)
+    table[:] = facts[place, 1:] / UNITS
+    recent = comparisons.select(np.arange(comparisons.n_votes)[newest])
+    usable: list[int] = []
+    left_out: list[str] = []
+    if not _can_be_told(recent, table, usable):  # every version stood on one side only
+        return {"elo": None, "votes": ids.size, "effects": [], "left_out": []}
+    for column, (name, _) in enumerate(COVARIATES):
+        if np.isfinite(table[:, column]).mean() < KNOWN_FROM:
+            continue
+        if _can_be_told(recent, table, [*usable, column]):
+            usable.append(column)
+        else:
+            left_out.append(name)
+    result = contextual(*_with_covariates(recent, table, usable), left_side=True, level=LEVEL)
+    words = ["standing in lane 1", *(COVARIATES[column][1] for column in usable)]
+    return {
+        "elo": _numbers(result.elo),
+        "votes": ids.size,
+        "effects": [
+            {
+                "name": word,
+                "effect": rounded(result.effect[i]),
+                "low": rounded(result.effect_low[i]),
+                "high": rounded(result.effect_high[i]),
+            }
+            for i, word in enumerate(words)
+        ],
+        "left_out": left_out,
+    }
+
+
+def _with_covariates(
+    votes: Comparisons, table: np.ndarray, columns: list[int]
+) -> tuple[Comparisons, list[str]]:
+    """The votes of which all these covariates are known, and the covariates' names."""
+    known = np.isfinite(table[:, columns]).all(axis=1)
+    votes = votes.select(known)
+    with_covariates = Comparisons(
+        votes.left,
+        votes.right,
+        votes.outcome,
+        votes.voter,
+        votes.prompt,
+        votes.n_versions,
+        covariates=table[known][:, columns],
+    )
+    return with_covariates, [COVARIATES[column][0] for column in columns]
+
+
+def _can_be_told(votes: Comparisons, table: np.ndarray, columns: list[int]) -> bool:
+    """Whether these covariates, and the side, differ in ways that the versions do not explain."""
+    try:
+        contextual(*_with_covariates(votes, table, columns))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,161 @@
+"""The robustness findings in the words and order of their page."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from generation.models import Prompt, Version
+
+# Krippendorff 2004, Content Analysis: reliable from 0.8, tentative conclusions from 0.667. Tastes
+# differ more than codings of texts do, so these are words for the reader and no marks.
+ALPHA_WORDS = ((0.8, "high"), (0.667, "fair"), (0.3, "modest"), (float("-inf"), "low"))
+MATRIX_AT_MOST = 24  # versions shown in the table of pairs; the JSON has all
+
+
+def names_of(versions: Sequence[int]) -> dict[int, str]:
+    found = Version.objects.select_related("model").in_bulk(versions)
+    return {pk: version.public_name for pk, version in found.items()}
+
+
+def context_of(findings: dict[str, Any]) -> dict[str, Any]:
+    versions, ratings = findings["versions"], findings["ratings"]
+    names = names_of(versions)
+    order = sorted(
+        (i for i, rating in enumerate(ratings) if rating is not None), key=lambda i: -ratings[i]
+    )
+    return {
+        "votes": findings["votes"],
+        "voters": findings["voters"],
+        "prompts": findings["prompts"],
+        "intervals": [_interval_row(findings, names, i) for i in order],
+        "opinions": _opinion_rows(findings, names, order),
+        "opinions_agree": _agree(findings, order),
+        "online_elo_step": findings["second_opinions"]["online_elo_step"],
+        "influence": _influence(findings, names),
+        "agreement": _agreement(findings["agreement"]),
+        "swayed": findings["swayed"],
+        "columns": list(range(1, min(len(order), MATRIX_AT_MOST) + 1)),
+        "pairs": _pair_rows(findings, names, order[:MATRIX_AT_MOST]),
+        "pairs_left_out": max(0, len(order) - MATRIX_AT_MOST),
+    }
+
+
+def _interval_row(findings: dict[str, Any], names: dict[int, str], i: int) -> dict[str, Any]:
+    def ends(method: str) -> dict[str, Any]:
+        low, high = (side[i] for side in findings["intervals"][method])
+        width = None if low is None or high is None else high - low
+        return {"low": low, "high": high, "width": width}
+
+    headline, control = ends("two_way_bootstrap"), ends("vote_bootstrap")
+    wider = headline["width"] and control["width"] and headline["width"] / control["width"]
+    return {
+        "name": names[findings["versions"][i]],
+        "rating": findings["ratings"][i],
+        "headline": headline,
+        "sandwich": ends("sandwich"),
+        "control": control,
+        "wider": wider,
+    }
+
+
+OPINIONS = ("davidson", "discriminants", "held_equal", "online_elo")
+
+
+def _places(values: Sequence[float | None], order: Sequence[int]) -> dict[int, int]:
+    """The place of each of these versions by other ratings."""
+    known = sorted((i for i in order if values[i] is not None), key=lambda i: -(values[i] or 0.0))
+    return {i: place for place, i in enumerate(known, 1)}
+
+
+def _opinion_rows(
+    findings: dict[str, Any], names: dict[int, str], order: Sequence[int]
+) -> list[dict[str, Any]]:
+    opinions = {name: findings["second_opinions"][name] or [None] * len(names) for name in OPINIONS}
+    places = {name: _places(values, order) for name, values in opinions.items()}
+    return [
+        {
+            "place": place,
+            "name": names[findings["versions"][i]],
+            "rating": findings["ratings"][i],
+            "others": [
+                {
+                    "rating": values[i],
+                    "place": places[name].get(i),
+                    "moved": places[name].get(i, place) != place,
+                }
+                for name, values in opinions.items()
+            ],
+        }
+        for place, i in enumerate(order, 1)
+    ]
+
+
+def _agree(findings: dict[str, Any], order: Sequence[int]) -> bool:
+    """Whether the models that are meant to rank, all but online Elo, have the same leader."""
+    leaders = {
+        max(places, key=lambda i: -places[i])
+        for name in OPINIONS[:-1]
+        if (values := findings["second_opinions"][name]) and (places := _places(values, order))
+    }
+    return leaders <= {order[0]} if order else True
+
+
+def _influence(findings: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
+    found = findings["influence"]
+    if not found:
+        return {}
+
+    def removal(entry: dict[str, Any] | None) -> dict[str, Any] | None:
+        return entry and {
+            **entry,
+            "leader_name": names[entry["leader"]],
+            "changes": entry["leader"] != found["leader"],
+        }
+
+    prompt = removal(found["prompt"])
+    if prompt:
+        prompt["text"] = Prompt.objects.values_list("text", flat=True).get(pk=prompt["id"])
+    fewest = found["fewest"]
+    return {
+        "leader": names[found["leader"]],
+        "runner_up": names[found["runner_up"]],
+        "lead": found["lead"],
+        "fewest": {**fewest, "name": names.get(fewest["new_leader"])},
+        "voter": removal(found["voter"]),
+        "prompt": prompt,
+    }
+
+
+def _agreement(found: dict[str, Any]) -> dict[str, Any]:
+    alpha = found["alpha"]
+    word = None if alpha is None else next(word for least, word in ALPHA_WORDS if alpha >= least)
+    biased = found["left_low"] is not None and not found["left_low"] <= 0.5 <= found["left_high"]
+    percent = {
+        f"{name}_percent": None if found[name] is None else 100 * found[name]
+        for name in ("left_share", "left_low", "left_high")
+    }
+    percent["left_percent"] = percent.pop("left_share_percent")
+    return {**found, **percent, "word": word, "biased": biased}
+
+
+def _pair_rows(
+    findings: dict[str, Any], names: dict[int, str], order: Sequence[int]
+) -> list[dict[str, Any]]:
+    pairs = findings["head_to_head"]
+    return [
+        {
+            "place": place,
+            "name": names[findings["versions"][i]],
+            "cells": [
+                None
+                if i == j
+                else {
+                    "votes": pairs["votes"][i][j],
+                    "observed": pairs["observed"][i][j],
+                    "expected": pairs["expected"][i][j],
+                    "against": names[findings["versions"][j]],
+                }
+                for j in order
+            ],
+        }
+        for place, i in enumerate(order, 1)
+    ]

@@ -1,0 +1,140 @@
+"""Leaderboards of parts of a category: the prompts with one tag."""
+
+from dataclasses import replace
+
+import numpy as np
+from django.db import transaction
+from scipy.special import ndtri
+
+from generation.categories import Category
+from generation.models import Prompt
+from ratings.leaderboards import (
+    LEVEL,
+    NEW_BELOW,
+    REPLICATES,
+    SEED,
+    SETTINGS,
+    CountedVotes,
+    blank_board,
+    ranked_only,
+    rounded,
+    store,
+)
+from ratings.models import Leaderboard, Standing
+from ratings.stats import Ratings, rank
+from ratings.stats.slices import FALSE_DISCOVERIES, Slices, slices
+
+METHOD = (
+    "The slice's own Bradley-Terry ratings pulled towards the category's by their noise; intervals "
+    "clustered by voter and prompt; differences tested with false discoveries controlled"
+)
+SLICE_SETTINGS = SETTINGS | {"false_discoveries": FALSE_DISCOVERIES}
+FEWEST_VOTES = 100  # of a slice that gets a leaderboard
+
+
+def tags_of(votes: CountedVotes) -> dict[str, np.ndarray]:
+    """Which votes are on prompts of each tag: bool arrays, shape (n_votes,), tags in order.
+
+    Tags that too few votes have, and those that all votes have, are no slices.
+    """
+    assert votes.comparisons is not None
+    place = {pk: index for index, pk in enumerate(votes.prompts)}
+    prompts: dict[str, list[int]] = {}
+    for pk, tags in Prompt.objects.filter(pk__in=place).values_list("pk", "tags"):
+        for tag in tags:
+            prompts.setdefault(tag, []).append(place[pk])
+    members = {}
+    for tag in sorted(prompts):
+        chosen = np.zeros(len(place), dtype=bool)
+        chosen[prompts[tag]] = True
+        member = chosen[votes.comparisons.prompt]
+        if FEWEST_VOTES <= np.count_nonzero(member) < member.size:
+            members[tag] = member
+    return members
+
+
+@transaction.atomic
+def refit_slices(
+    category: Category, votes: CountedVotes, ratings: Ratings, begin: float
+) -> list[Leaderboard]:
+    """Store a snapshot of each slice of the category."""
+    return [store(board, rows, begin) for board, rows in rated_slices(category, votes, ratings)]
+
+
+def rated_slices(
+    category: Category, votes: CountedVotes, ratings: Ratings
+) -> list[tuple[Leaderboard, list[Standing]]]:
+    """Each slice's leaderboard and rows, not stored."""
+    assert votes.comparisons is not None
+    members = tags_of(votes)
+    if not members:
+        return []
+    found = slices(votes.comparisons, ratings, np.array(list(members.values())), level=LEVEL)
+    made = []
+    for place, (tag, member) in enumerate(members.items()):
+        part = votes.comparisons.select(member)
+        board = blank_board(category, votes, METHOD, SLICE_SETTINGS)
+        board.slice = tag
+        board.votes = part.n_votes
+        board.voters = np.unique(part.voter).size
+        board.prompts = np.unique(part.prompt).size
+        board.simulated_votes = int(np.count_nonzero(votes.simulated[member]))
+        wins = part.collapse().wins_per_version()
+        made.append((board, _standings(votes, ratings, found, place, wins)))
+    return made
+
+
+def _standings(
+    votes: CountedVotes, ratings: Ratings, found: Slices, place: int, wins: np.ndarray
+) -> list[Standing]:
+    known, pooled, numbers = found.comparable[place], found.pooled[place], found.votes[place]
+    ranked = known & (numbers >= NEW_BELOW)
+    if np.count_nonzero(ranked) > 1:
+        own = replace(
+            ratings,
+            elo=pooled,
+            comparable=known,
+            core=known,
+            bounded=np.full(known.size, ""),
+            covariance=found.covariance[place],
+        )
+        ranks = rank(
+            ranked_only(own, ranked), np.where(ranked, _draws(found, place), np.nan), LEVEL
+        )
+        leader = int(np.nanargmax(np.where(ranked, pooled, np.nan)))
+    else:
+        ranked = np.zeros_like(ranked)
+    return [
+        Standing(
+            version_id=version,
+            rating=rounded(pooled[index]),
+            low=rounded(found.low[place, index]),
+            high=rounded(found.high[place, index]),
+            rank_low=int(ranks.low[index]) if ranked[index] else None,
+            rank_high=int(ranks.high[index]) if ranked[index] else None,
+            tied_with_leader=bool(ranked[index] and ranks.low[index] == 1 and index != leader),
+            votes=int(numbers[index]),
+            win_rate=round(float(wins[index] / numbers[index]), 6),
+            from_category=rounded(pooled[index] - ratings.elo[index]),
+            differs=bool(found.discovery[place, index]),
+        )
+        for index, version in enumerate(votes.versions)
+        if numbers[index]
+    ]
+
+
+def _draws(found: Slices, place: int) -> np.ndarray:
+    """Normal draws of the pooled ratings, stretched to the tails that their intervals have."""
+    known = found.comparable[place]
+    covariance = found.covariance[place][np.ix_(known, known)]
+    rng = np.random.default_rng(SEED)
+    shape = (REPLICATES, np.count_nonzero(known))
+    values, vectors = np.linalg.eigh(covariance)
+    spread = rng.standard_normal(shape) @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
+    error = np.sqrt(np.diagonal(covariance))
+    reach = (found.high[place, known] - found.low[place, known]) / 2
+    normal = error * ndtri((1 + LEVEL) / 2)
+    stretch = np.divide(reach, normal, out=np.ones_like(reach), where=normal > 0)
+    draws = np.full((REPLICATES, known.size), np.nan)
+    draws[:, known] = found.pooled[place, known] + spread * stretch
+    return draws

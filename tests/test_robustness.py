@@ -1,0 +1,199 @@
+"""A reader looks at slices of a board and at how robust it is."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from arena.models import Battle, Choice, Exclusion, Vote, Voter
+from generation.categories import Category
+from generation.models import Clip, Prompt, Version
+from ratings.leaderboards import refit
+from ratings.models import Leaderboard, Robustness
+from ratings.robustness import is_due, scrutinise
+from ratings.tasks import scrutinise_changed, thin_leaderboards
+
+pytestmark = pytest.mark.django_db
+SILENT = Category.T2V_SILENT
+PAGE = "/leaderboards/t2v-silent/robustness/"
+VOTERS, PROMPTS = 40, 24
+
+
+@pytest.fixture
+def ledger(make_version: Callable[..., Version]) -> list[Version]:
+    """1,600 votes on four versions. v0 is best by day, v3 is best at night; clips of v1 differ in
+    length from prompt to prompt, and longer ones win more often."""
+    rng = np.random.default_rng(8)
+    versions = [make_version(f"v{i}") for i in range(4)]
+    strength = {"day": [1.0, 0.3, 0.0, -1.3], "night": [-0.6, 0.3, 0.0, 1.2]}
+    prompts = Prompt.objects.bulk_create(
+        Prompt(
+            key=f"p{i}", text=f"prompt {i}", sounds=["silent"], aspect="1:1", seconds=1,
+            tags=["night" if i % 4 == 0 else "day"],
+        )
+        for i in range(PROMPTS)
+    )  # fmt: skip
+    clips = {
+        (v, p): Clip.objects.create(
+            version=version, prompt=prompt, category=SILENT, seed=1, width=32, height=32, fps=8.0,
+            seconds=float(rng.uniform(1, 5)),
+        )
+        for v, version in enumerate(versions)
+        for p, prompt in enumerate(prompts)
+    }  # fmt: skip
+    people = Voter.objects.bulk_create(Voter() for _ in range(VOTERS))
+    battles, choices = [], []
+    for _ in range(1600):
+        left, right = rng.choice(4, 2, replace=False)
+        prompt = int(rng.integers(PROMPTS))
+        one, two = clips[left, prompt], clips[right, prompt]
+        power = strength[prompts[prompt].tags[0]]
+        logit = power[left] - power[right] + 0.4 * (one.seconds - two.seconds)
+        won = rng.random() < 1 / (1 + np.exp(-logit))
+        choices.append(Choice.TIE if rng.random() < 0.1 else Choice.LEFT if won else Choice.RIGHT)
+        battles.append(
+            Battle(
+                voter=people[rng.integers(VOTERS)], stream="mixed", category=SILENT,
+                prompt=prompts[prompt], left=one, right=two, draw_probability=0.1,
+                expires_at=timezone.now(),
+            )
+        )  # fmt: skip
+    Battle.objects.bulk_create(battles)
+    Vote.objects.bulk_create(
+        Vote(
+            battle=battle, voter=battle.voter, category=SILENT, prompt=battle.prompt,
+            left_version=battle.left.version, right_version=battle.right.version,
+            choice=choice, simulated=False,
+        )
+        for battle, choice in zip(battles, choices, strict=True)
+    )  # fmt: skip
+    refit(SILENT)
+    return versions
+
+
+def test_before_there_are_findings_the_page_says_so(client: Client) -> None:
+    assert "Nothing to look at yet" in client.get(PAGE).text
+    assert client.get("/leaderboards/t2v-silent/robustness.json").json()["votes"] == 0
+    assert client.get("/leaderboards/t2v-loud/robustness/").status_code == 404
+
+
+def test_the_page_shows_what_the_votes_hold(client: Client, ledger: list[Version]) -> None:
+    scrutinise(SILENT)
+    page = client.get(PAGE).text
+    for words in ("Fewest votes that change who is first", "Krippendorff", "Lane 1 wins",
+                  "one second longer", "Davidson", "Single votes", "Head to head"):  # fmt: skip
+        assert words in page, words
+    found = client.get("/leaderboards/t2v-silent/robustness.json").json()
+    assert found["votes"] == 1600
+    assert found["names"] == ["V0", "V1", "V2", "V3"]
+
+    length = next(e for e in found["swayed"]["effects"] if e["name"] == "one second longer")
+    assert length["low"] < 0.4 * 173.7 < length["high"]
+    assert length["low"] > 0
+    left = found["swayed"]["effects"][0]
+    assert left["low"] < 0 < left["high"]  # sides were drawn at random
+
+    headline, sandwich, votes = (
+        np.array(found["intervals"][name])
+        for name in ("two_way_bootstrap", "sandwich", "vote_bootstrap")
+    )
+    width = headline[1] - headline[0]
+    np.testing.assert_allclose(sandwich[1] - sandwich[0], width, rtol=0.2)
+    assert (width > 1.2 * (votes[1] - votes[0])).all()  # prompts differ by design
+
+    pairs = np.array(found["head_to_head"]["votes"])
+    assert pairs.sum() == 2 * 1600
+    assert (pairs == pairs.T).all()
+
+
+def test_what_the_lead_hangs_on_is_what_an_operator_would_find(ledger: list[Version]) -> None:
+    """The prompt said to weigh most: without its votes the board has the lead that is claimed."""
+    influence = scrutinise(SILENT).findings["influence"]
+    for vote in Vote.objects.filter(prompt_id=influence["prompt"]["id"]):
+        Exclusion.objects.create(action="exclude", vote=vote, reason="a test")
+    standings = {row.version_id: row.rating for row in refit(SILENT).standings.all()}
+    lead = standings[influence["leader"]] - standings[influence["runner_up"]]
+    assert lead == pytest.approx(influence["prompt"]["lead"], abs=0.01)
+
+
+def test_a_slice_has_a_board_of_its_own(client: Client, ledger: list[Version]) -> None:
+    scrutinise(SILENT)
+    whole = client.get("/leaderboards/t2v-silent/")
+    assert "?slice=night" in whole.text
+    page = client.get("/leaderboards/t2v-silent/?slice=night").text
+    assert "better here" in page
+    assert "worse here" in page
+    night = client.get("/leaderboards/t2v-silent.json?slice=night").json()
+    assert night["slice"] == "night"
+    assert night["prompts"] == 6
+    assert night["votes"] < 600
+    rows = {row["name"]: row for row in night["standings"]}
+    assert rows["V3"]["differs"]
+    assert rows["V3"]["from_category"] > 50
+    assert rows["V0"]["from_category"] < -50
+    assert not rows["V2"]["differs"]
+    day = client.get("/leaderboards/t2v-silent.csv?slice=day").text
+    assert day.startswith("category,slice,")
+    assert client.get("/leaderboards/t2v-silent/?slice=dusk").status_code == 404
+
+
+def test_a_slice_without_an_effect_stays_near_the_category(
+    client: Client, ledger: list[Version]
+) -> None:
+    for number, prompt in enumerate(Prompt.objects.order_by("key")):
+        prompt.tags = ["odd"] if number % 2 else ["even"]
+        prompt.save()
+    scrutinise(SILENT)
+    for tag in ("odd", "even"):
+        rows = client.get(f"/leaderboards/t2v-silent.json?slice={tag}").json()["standings"]
+        assert not any(row["differs"] for row in rows)
+
+
+def test_the_same_ledger_gives_the_same_slices(ledger: list[Version]) -> None:
+    for _ in range(2):
+        scrutinise(SILENT)
+    for tag in ("day", "night"):
+        digests = Leaderboard.objects.filter(slice=tag).values_list("digest", flat=True)
+        assert len(digests) == 2
+        assert len(set(digests)) == 1
+    one, two = Robustness.objects.order_by("pk")
+    assert one.findings == two.findings
+
+
+def test_findings_are_made_when_the_ledger_has_grown_enough(ledger: list[Version]) -> None:
+    assert is_due(SILENT)
+    assert scrutinise_changed() == ["t2v-silent"]
+    assert scrutinise_changed() == []
+    Exclusion.objects.create(action="exclude", vote=Vote.objects.latest("pk"), reason="a test")
+    refit(SILENT)
+    assert not is_due(SILENT)  # one vote of 1,600 can wait
+    hours_ago = timezone.now() - timedelta(hours=2)
+    Robustness.objects.update(created_at=hours_ago)
+    assert scrutinise_changed() == ["t2v-silent"]
+    Robustness.objects.update(created_at=timezone.now() - timedelta(days=2))
+    assert thin_leaderboards() == 1
+    assert Robustness.objects.count() == 1
+
+
+def test_a_board_of_one_vote_can_be_scrutinised(
+    client: Client, make_version: Callable[..., Version], ledger: list[Version]
+) -> None:
+    for vote in Vote.objects.order_by("pk")[1:]:
+        Exclusion.objects.create(action="exclude", vote=vote, reason="a test")
+    scrutinise(SILENT)
+    assert client.get(PAGE).status_code == 200
+    Exclusion.objects.create(action="exclude", vote=Vote.objects.earliest("pk"), reason="a test")
+    assert scrutinise(SILENT).findings == {}
+    assert "Nothing to look at yet" in client.get(PAGE).text
+
+
+def test_codenames_hold_on_the_robustness_page(client: Client, ledger: list[Version]) -> None:
+    Version.objects.filter(slug="v3").update(codename="grey-mare")
+    scrutinise(SILENT)
+    for path in (PAGE, "/leaderboards/t2v-silent/robustness.json"):
+        text = client.get(path).text
+        assert "grey-mare" in text
+        assert "V3" not in text
