@@ -28,7 +28,7 @@ endef
 # Checks print in the order in which they are listed, pytest last.
 .NOTPARALLEL:
 
-.PHONY: help demo manage admin test lint bench-site venv venv-dev chromium
+.PHONY: help demo manage admin test lint bench-site bench-ratings bench-coverage venv venv-dev chromium
 
 help:
 	@echo "make demo    run the arena at http://127.0.0.1:$(PORT)   (PORT=8000 VOTERS=300)"
@@ -37,6 +37,8 @@ help:
 	@echo "make test    set up what the tests need and run every check"
 	@echo "make lint    the checks that need no database and no browser"
 	@echo "make bench-site  what the pages cost as votes grow"
+	@echo "make bench-ratings   how fast the ratings are, beside other libraries   (ARGS='--only i,ii')"
+	@echo "make bench-coverage  how often the intervals hold the truth             (ARGS='--sets 500')"
 	@echo "make venv    only install"
 
 demo: venv
@@ -53,6 +55,13 @@ test: venv-dev chromium lint
 
 bench-site: venv
 	$(PY) -m bench.site
+
+bench-ratings: venv
+	$(call install,requirements-bench.txt,requirements-bench.stamp)
+	$(PY) -m bench.ratings $(ARGS)
+
+bench-coverage: venv
+	$(PY) -m bench.coverage $(ARGS)
 
 lint: venv-dev
 	$(VENV)/bin/ruff check .

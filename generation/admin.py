@@ -611,8 +611,8 @@ class ClipAdmin(ReadOnlyAdmin):
             "What was made",
             {
                 "fields": (
-                    "width", "height", "fps", "seconds", "render_seconds", "encode_seconds",
-                    "hardware", "files", "rendition_sha256",
+                    "width", "height", "fps", "seconds", "loudness", "motion", "render_seconds",
+                    "encode_seconds", "hardware", "files", "rendition_sha256",
                 )
             },
         ),

@@ -15,7 +15,7 @@ import os
 import re
 import struct
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -46,6 +46,7 @@ BT709 = 1
 BT601 = 5
 LIMITED_RANGE = 1
 FULL_RANGE = 2
+LIMITED_SPAN = 219  # black is 16 and white 235
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 # Colour matrices as files state them -> as the scaler knows them; 2 means "not stated".
 SWS_MATRICES = {1: BT709, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: 9, 10: 9}
@@ -158,6 +159,7 @@ class RenditionFacts:
     audio_seconds: float | None
     loudness: float | None  # LUFS; None without sound or when the sound is silence
     gain: float | None  # dB added to the master's sound; None as above
+    motion: float | None  # mean change of luma per frame, 0..255; None when there is only one
     size_bytes: int
     poster_size_bytes: int
 
@@ -247,8 +249,12 @@ class _Shown:
 
 def probe(path: Path) -> MediaFacts:
     """Decode the whole file and say what is in it; a truncated or damaged one is an error."""
+    return _facts(path, _read_frames(path))
+
+
+def _facts(path: Path, frames: Iterable[_Shown]) -> MediaFacts:
     count, first, last = 0, None, None
-    for last in _read_frames(path):
+    for last in frames:
         first = first or last
         count += 1
     if first is None or last is None:
@@ -387,7 +393,7 @@ def encode_rendition(
 
     1. Read the master's sound, if it is wanted, and bring it to the profile's loudness.
     2. Show the master's frames on the canvas at the profile's frame rate, and encode both.
-    3. Decode the result and check it against what was asked for.
+    3. Decode the result, check it against what was asked for, and measure its sound and motion.
     4. Save its first frame as the poster, then publish both under their names.
     """
     width, height = _canvas(aspect)
@@ -399,7 +405,9 @@ def encode_rendition(
             samples, gain = normalise_loudness(samples)
         with _writing(rendition):
             _write_mp4(draft, master, samples, width, height, count)
-        facts, loudness = _check_rendition(draft, rendition.name, width, height, count, audio)
+        facts, loudness, motion = _check_rendition(
+            draft, rendition.name, width, height, count, audio
+        )
         with _writing(poster):
             _write_poster(draft, poster_draft)
         result = RenditionFacts(
@@ -412,6 +420,7 @@ def encode_rendition(
             audio_seconds=facts.audio_seconds,
             loudness=loudness,
             gain=gain,
+            motion=motion,
             size_bytes=draft.stat().st_size,
             poster_size_bytes=poster_draft.stat().st_size,
         )
@@ -744,9 +753,10 @@ def _limit_peaks(samples: Samples) -> Samples:
 
 def _check_rendition(
     draft: Path, name: str, width: int, height: int, count: int, audio: bool
-) -> tuple[MediaFacts, float | None]:
-    """Decode the draft and compare it with the profile; return its facts and its loudness."""
-    facts = probe(draft)
+) -> tuple[MediaFacts, float | None, float | None]:
+    """Decode the draft and compare it with the profile; return its facts, loudness and motion."""
+    changes: list[float] = []
+    facts = _facts(draft, _watched(_read_frames(draft), changes))
     expected = {
         "width": width,
         "height": height,
@@ -774,9 +784,37 @@ def _check_rendition(
         raise EncodingError(
             f"The rendition {name} came out wrong ({'; '.join(wrong)}): report this as a defect."
         )
+    motion = sum(changes) / len(changes) if changes else None
     if not audio:
-        return facts, None
-    return facts, integrated_loudness(_read_sound(draft, count * PROFILE.samples_per_frame))
+        return facts, None, motion
+    sound = _read_sound(draft, count * PROFILE.samples_per_frame)
+    return facts, integrated_loudness(sound), motion
+
+
+def _watched(rendition: Iterable[_Shown], changes: list[float]) -> Iterator[_Shown]:
+    """Hand on a rendition's frames; add to `changes` how far each is from the one before.
+
+    That is the mean absolute difference of luma over the canvas, bars and all, on the scale from
+    black, 0, to white, 255: a grey picture that turns from 100 to 150 has changed by 50. The mean
+    of the changes is the motion of the rendition, per frame of 1/24 s; the jump from the end of
+    the loop to its start is not part of it.
+    """
+    before = None
+    for shown in rendition:
+        luma = _luma(shown.frame)
+        if before is not None:
+            # Bytes can't hold a negative difference; the larger minus the smaller has none.
+            change = np.maximum(luma, before) - np.minimum(luma, before)
+            changes.append(float(change.mean()) * 255 / LIMITED_SPAN)
+        before = luma
+        yield shown
+
+
+def _luma(frame: VideoFrame) -> npt.NDArray[np.uint8]:
+    """The first plane of 8-bit planar YUV, as it lies in the decoder's memory."""
+    plane = frame.planes[0]
+    rows = np.frombuffer(cast(memoryview, plane), np.uint8).reshape(-1, plane.line_size)
+    return rows[: frame.height, : frame.width]  # rows are padded
 
 
 def _file_problems(path: Path) -> list[str]:

@@ -242,6 +242,15 @@ class Clip(models.Model):
     height = models.PositiveIntegerField(null=True, blank=True)
     fps = models.FloatField(null=True, blank=True)
     seconds = models.FloatField(null=True, blank=True)
+    loudness = models.FloatField(
+        null=True, blank=True, help_text="Of the rendition, in LUFS; empty if silent."
+    )
+    motion = models.FloatField(
+        null=True,
+        blank=True,
+        help_text="Mean absolute change of luma (0 black, 255 white) between frames of the "
+        "rendition.",
+    )
     render_seconds = models.FloatField(null=True, blank=True, help_text="Wall time of rendering.")
     encode_seconds = models.FloatField(null=True, blank=True)
     hardware = models.CharField(max_length=120, blank=True)

@@ -300,7 +300,7 @@ def _render_into(clip: Clip, heartbeat: Heartbeat, folder: Path) -> None:
     )
     write_master(raw, master)
     facts = probe(master)
-    encode_rendition(
+    made = encode_rendition(
         master,
         rendition,
         poster,
@@ -327,6 +327,8 @@ def _render_into(clip: Clip, heartbeat: Heartbeat, folder: Path) -> None:
         height=facts.height,
         fps=facts.fps,
         seconds=facts.seconds,
+        loudness=made.loudness,
+        motion=made.motion,
         render_seconds=rendered - started,
         encode_seconds=encoded - rendered,
         hardware=hardware(gpu=backend(version.backend).GPU),

@@ -17,6 +17,7 @@ from django.utils import timezone
 from generation.categories import Category
 from ratings.leaderboards import (
     LEVEL,
+    NEW_BELOW,
     SEED,
     CountedVotes,
     end_of_ledger,
@@ -52,22 +53,22 @@ OLD = timedelta(hours=1)
 COVARIATE_VOTES = 200_000
 # A covariate that fewer votes know is left out.
 KNOWN_FROM = 0.5
-# Name, and what one unit of it is in words.
+# Name, and what one unit of it is in words. Length is none: it belongs to the prompt, so both clips
+# of a battle have the same.
 COVARIATES = (
-    ("duration", "one second longer"),
     ("resolution", "rendered with twice the pixels"),
     ("frame rate", "rendered at ten frames per second more"),
     ("loudness", "one loudness unit louder"),
     ("motion", "twice the motion"),
 )
 CLIP_FACTS = """
-    SELECT vote.id, a.seconds - b.seconds, ln(a.width * a.height) - ln(b.width * b.height),
+    SELECT vote.id, ln(a.width * a.height) - ln(b.width * b.height),
         a.fps - b.fps, a.loudness - b.loudness, ln(a.motion + 1) - ln(b.motion + 1)
     FROM arena_vote vote JOIN arena_battle battle ON battle.id = vote.battle_id
     JOIN generation_clip a ON a.id = battle.left_id JOIN generation_clip b ON b.id = battle.right_id
     WHERE vote.category = %s AND vote.id BETWEEN %s AND %s ORDER BY vote.id
 """
-UNITS = np.array([1.0, math.log(2), 10.0, 1.0, math.log(2)])
+UNITS = np.array([math.log(2), 10.0, 1.0, math.log(2)])  # of the columns of CLIP_FACTS
 
 
 def is_due(category: Category) -> bool:
@@ -126,7 +127,7 @@ def findings_of(
             "online_elo": _numbers(online_elo(comparisons)),
             "online_elo_step": DEFAULT_STEP,
         },
-        "influence": _influence(votes, comparisons, ratings),
+        "influence": _influence(votes, comparisons),
         "agreement": _json(asdict(agreement(comparisons, rng=np.random.default_rng(SEED)))),
         "swayed": swayed,
     }
@@ -173,9 +174,14 @@ def _head_to_head(votes: Comparisons, ratings: Ratings) -> dict[str, Any]:
     }
 
 
-def _influence(votes: CountedVotes, comparisons: Comparisons, ratings: Ratings) -> dict[str, Any]:
-    if np.count_nonzero(ratings.comparable) < 2:
+def _influence(votes: CountedVotes, comparisons: Comparisons) -> dict[str, Any]:
+    """What the lead hangs on, among the ranked versions: a new one could lead by a few votes."""
+    ranked = comparisons.collapse().votes_per_version() >= NEW_BELOW
+    among = ranked[comparisons.left] & ranked[comparisons.right]
+    if not among.any():
         return {}
+    comparisons = comparisons.select(among)
+    ratings = fit(comparisons)
     fragility = fewest_votes_to_change_leader(comparisons, ratings)
     top = most_influential(comparisons, ratings)
 
@@ -186,6 +192,7 @@ def _influence(votes: CountedVotes, comparisons: Comparisons, ratings: Ratings) 
         "leader": version(top.leader),
         "runner_up": version(top.runner_up),
         "lead": rounded(top.lead),
+        "new_left_out": bool((~ranked).any()),
         "fewest": {
             "new_leader": version(fragility.new_leader),
             "votes": fragility.votes,

@@ -119,6 +119,7 @@ def _influence(findings: dict[str, Any], names: dict[int, str]) -> dict[str, Any
         "leader": names[found["leader"]],
         "runner_up": names[found["runner_up"]],
         "lead": found["lead"],
+        "new_left_out": found["new_left_out"],
         "fewest": {**fewest, "name": names.get(fewest["new_leader"])},
         "voter": removal(found["voter"]),
         "prompt": prompt,

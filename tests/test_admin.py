@@ -531,6 +531,17 @@ class TestPrompts:
 
 
 class TestClips:
+    def test_show_what_was_measured_and_do_without(
+        self, admin_client: Client, votable: list[Clip]
+    ) -> None:
+        clip = votable[0]
+        Clip.objects.filter(pk=clip.pk).update(loudness=-23.25, motion=4.5)
+        page = admin_client.get(page_of(clip)).text
+        assert re.search(r"Loudness:.*?-23\.25.*?LUFS.*?Motion:.*?4\.5", page, re.DOTALL)
+        Clip.objects.filter(pk=clip.pk).update(loudness=None, motion=None)
+        page = admin_client.get(page_of(clip)).text
+        assert re.search(r'Loudness:.*?"readonly">-<.*?Motion:.*?"readonly">-<', page, re.DOTALL)
+
     def test_are_watched_on_their_page(self, admin_client: Client, votable: list[Clip]) -> None:
         clip = votable[0]
         page = admin_client.get(page_of(clip)).text

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from django.core.files.storage import default_storage
 from django.core.management import CommandError, call_command
@@ -35,6 +36,22 @@ def test_every_category_gets_its_clips(few: PromptSet, two_versions, render_all)
         assert clip.render_seconds is not None
         assert clip.hardware
         assert clip.lease_expires_at is None
+
+
+def test_a_clip_carries_what_its_rendition_measures(
+    few: PromptSet, make_version: Callable[..., Version], render_all
+) -> None:
+    make_version("sharp")
+    for clip in render_all(few, Category.T2V_SILENT, Category.T2V_AUDIO):
+        with av.open(clip.rendition.path) as media:
+            shown = [frame.to_ndarray()[: frame.height] for frame in media.decode(video=0)]
+        luma = np.stack(shown).astype(float) * 255 / 219  # stored as 16 to 235
+        assert clip.motion == pytest.approx(np.abs(np.diff(luma, axis=0)).mean())
+        assert clip.motion > 0
+        if clip.category == Category.T2V_AUDIO:
+            assert clip.loudness == pytest.approx(-23, abs=0.5)
+        else:
+            assert clip.loudness is None
 
 
 def test_both_versions_get_the_same_seed(few: PromptSet, two_versions) -> None:

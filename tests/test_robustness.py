@@ -24,8 +24,8 @@ VOTERS, PROMPTS = 40, 24
 
 @pytest.fixture
 def ledger(make_version: Callable[..., Version]) -> list[Version]:
-    """1,600 votes on four versions. v0 is best by day, v3 is best at night; clips of v1 differ in
-    length from prompt to prompt, and longer ones win more often."""
+    """1,600 votes on four versions. v0 is best by day, v3 is best at night; clips
+    that move more win more often."""
     rng = np.random.default_rng(8)
     versions = [make_version(f"v{i}") for i in range(4)]
     strength = {"day": [1.0, 0.3, 0.0, -1.3], "night": [-0.6, 0.3, 0.0, 1.2]}
@@ -39,7 +39,7 @@ def ledger(make_version: Callable[..., Version]) -> list[Version]:
     clips = {
         (v, p): Clip.objects.create(
             version=version, prompt=prompt, category=SILENT, seed=1, width=32, height=32, fps=8.0,
-            seconds=float(rng.uniform(1, 5)),
+            motion=float(2 ** rng.uniform(1, 5) - 1),
         )
         for v, version in enumerate(versions)
         for p, prompt in enumerate(prompts)
@@ -51,7 +51,7 @@ def ledger(make_version: Callable[..., Version]) -> list[Version]:
         prompt = int(rng.integers(PROMPTS))
         one, two = clips[left, prompt], clips[right, prompt]
         power = strength[prompts[prompt].tags[0]]
-        logit = power[left] - power[right] + 0.4 * (one.seconds - two.seconds)
+        logit = power[left] - power[right] + 0.4 * (np.log2(one.motion + 1) - np.log2(two.motion + 1))
         won = rng.random() < 1 / (1 + np.exp(-logit))
         choices.append(Choice.TIE if rng.random() < 0.1 else Choice.LEFT if won else Choice.RIGHT)
         battles.append(
@@ -84,15 +84,15 @@ def test_the_page_shows_what_the_votes_hold(client: Client, ledger: list[Version
     scrutinise(SILENT)
     page = client.get(PAGE).text
     for words in ("Fewest votes that change who is first", "Krippendorff", "Lane 1 wins",
-                  "one second longer", "Davidson", "Single votes", "Head to head"):  # fmt: skip
+                  "twice the motion", "Davidson", "Single votes", "Head to head"):  # fmt: skip
         assert words in page, words
     found = client.get("/leaderboards/t2v-silent/robustness.json").json()
     assert found["votes"] == 1600
     assert found["names"] == ["V0", "V1", "V2", "V3"]
 
-    length = next(e for e in found["swayed"]["effects"] if e["name"] == "one second longer")
-    assert length["low"] < 0.4 * 173.7 < length["high"]
-    assert length["low"] > 0
+    motion = next(e for e in found["swayed"]["effects"] if e["name"] == "twice the motion")
+    assert motion["low"] < 0.4 * 173.7 < motion["high"]
+    assert motion["low"] > 0
     left = found["swayed"]["effects"][0]
     assert left["low"] < 0 < left["high"]  # sides were drawn at random
 

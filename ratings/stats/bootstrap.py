@@ -354,8 +354,9 @@ def _clusters_resampled(
 def _effective_clusters(votes: Comparisons, cluster: IntArray, n_clusters: int) -> FloatArray:
     """Kish's effective number of clusters among each version's votes, shape (n_versions,)."""
     both = np.concatenate([votes.left, votes.right])
+    weight = np.ones(votes.n_votes) if votes.weight is None else votes.weight
     numbers = csr_array(
-        (np.ones(both.size), (np.tile(cluster, 2), both)), shape=(n_clusters, votes.n_versions)
+        (np.tile(weight, 2), (np.tile(cluster, 2), both)), shape=(n_clusters, votes.n_versions)
     )
     numbers.sum_duplicates()
     squares = np.bincount(numbers.indices, numbers.data**2, minlength=votes.n_versions)

@@ -220,6 +220,8 @@ def sandwich(votes: Comparisons, ratings: Ratings) -> Clustered:
     Clustered
         In squared Elo points; zero for versions that are not comparable.
     """
+    known = ratings.comparable[votes.left] & ratings.comparable[votes.right]
+    votes = votes if known.all() else votes.select(known)  # others' voters are no clusters here
     return clustered(vote_scores(votes, ratings), bread(ratings), votes.voter, votes.prompt)
 
 

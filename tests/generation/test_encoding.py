@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyloudnorm
 import pytest
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from generation.encoding import (
     PROFILE,
@@ -321,6 +322,51 @@ def test_same_master_same_bytes_whatever_lies_in_memory(tmp_path: Path) -> None:
         )
         digests.add(hashlib.sha256(rendition.read_bytes() + poster.read_bytes()).hexdigest())
     assert len(digests) == 1
+
+
+# --- motion --------------------------------------------------------------------------------------
+
+
+def sliding(speed: int, frames: int = 30) -> Pictures:
+    """A soft grey texture that slides right by `speed` pixels a frame, round the edge."""
+    texture = gaussian_filter(np.random.default_rng(2).normal(size=(360, 360)), 6, mode="wrap")
+    grey = (255 * (texture - texture.min()) / np.ptp(texture)).astype(np.uint8)
+    shown = [np.roll(grey, speed * n, axis=1) for n in range(frames)]
+    return np.repeat(np.stack(shown)[..., None], 3, axis=3)
+
+
+def test_motion_grows_with_speed(tmp_path: Path) -> None:
+    found = {}
+    for speed in (0, 1, 2, 4):
+        frames = sliding(speed)
+        master = as_master(tmp_path / f"{speed}.mkv", frames, 24, None, 0)
+        _, facts = render(master, seconds=30 / 24, name=f"r{speed}")
+        # The same mean over the pictures as they were drawn, before any scaling or encoding.
+        drawn = np.abs(np.diff(frames[..., 0].astype(int), axis=0)).mean()
+        assert facts.motion == pytest.approx(drawn, rel=0.05, abs=0.1)
+        found[speed] = facts.motion or 0
+    assert found[0] < 0.1 < found[1]
+    assert found[2] == pytest.approx(2 * found[1], rel=0.1)
+    assert found[4] > 1.5 * found[2]
+
+
+@pytest.mark.parametrize(("dark", "light"), [(100, 150), (0, 255)])
+@pytest.mark.parametrize(("aspect", "covered"), [("1:1", 1), ("16:9", 720 / 1280)])
+def test_motion_counts_levels_of_grey_over_the_whole_canvas(
+    tmp_path: Path, dark: int, light: int, aspect: str, covered: float
+) -> None:
+    greys = np.array([dark, light, light] * 4, np.uint8)  # 7 of the 11 frames after the first turn
+    frames = np.broadcast_to(greys[:, None, None, None], (12, 60, 60, 3)).copy()
+    master = as_master(tmp_path / "m.mkv", frames, 24, None, 0)
+    _, facts = render(master, aspect=aspect, seconds=0.5)
+    # The bars beside a square picture stand still.
+    assert facts.motion == pytest.approx(covered * (light - dark) * 7 / 11, rel=0.03)
+
+
+def test_a_single_frame_has_no_motion_to_speak_of(tmp_path: Path) -> None:
+    master = as_master(tmp_path / "m.mkv", gradient(6, 48, 48), 24, None, 0)
+    _, facts = render(master, seconds=1 / 24)
+    assert (facts.frames, facts.motion) == (1, None)
 
 
 # --- sound ---------------------------------------------------------------------------------------
