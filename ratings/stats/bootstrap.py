@@ -280,7 +280,7 @@ def draw_multinomial(rng: np.random.Generator, numbers: IntArray, size: int) -> 
     """Draw n = numbers.sum() votes with replacement from cells of `numbers` votes, `size` times.
 
     Exactly multinomial, three times as fast as drawing cell by cell: independent Poisson numbers
-    with means a little lower are a multinomial draw of their sum (Steel 1953), nearly always at
+    with means a little lower are, given their sum, a multinomial draw of it, nearly always at
     most n, and the few votes that are missing are drawn one by one.
 
     Returns
