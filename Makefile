@@ -56,9 +56,14 @@ test: venv-dev chromium lint
 bench-site: venv
 	$(PY) -m bench.site
 
-bench-ratings: venv
-	$(call install,requirements-bench.txt,requirements-bench.stamp)
+bench-ratings: venv $(VENV)/peers/ready
 	$(PY) -m bench.ratings $(ARGS)
+
+# The libraries that it sets beside ours; one asks for another numpy, so they live apart.
+$(VENV)/peers/ready: requirements-bench.txt
+	$(PY) -m venv --clear $(VENV)/peers
+	$(VENV)/peers/bin/python -m pip install --quiet -r requirements-bench.txt
+	touch $@
 
 bench-coverage: venv
 	$(PY) -m bench.coverage $(ARGS)

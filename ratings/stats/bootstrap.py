@@ -42,13 +42,18 @@ from ratings.stats.sandwich import Clustered, sandwich
 # 16 MB, so that the work stays near the processor whatever the number of replicates.
 BATCH_NUMBERS = 2_000_000
 BATCH_AT_LEAST, BATCH_AT_MOST = 8, 250
-# Draws that spread less than this, in Elo points, are all the same but for the solver's rounding.
+# Ratings closer than this, in Elo points, are the same but for the solver's rounding.
 NO_SPREAD = 1e-4
+# Draws whose standard deviation is below this share of the likelihood's own error do not vary as
+# the votes could have: all were ties. (Many ties thin the spread less: nine in ten to a third.)
+STILL_BELOW = 0.3
 # Of a matrix's cells that are not zero, from which on a dense product is the quicker one.
 DENSE_FROM = 0.3
 # Voters or prompts whose resampled numbers lie close enough together for the processor's cache.
 CLUSTERS_AT_ONCE = 4096
-THREADS = min(8, len(os.sched_getaffinity(0)))
+# The cores this process may use, as far as the system tells.
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+THREADS = min(8, CORES)
 
 Wins = tuple[FloatArray, FloatArray]
 # Draws wins and losses of each pair, shape (p, columns) each, for so many replicates.
@@ -128,7 +133,8 @@ def two_way_bootstrap(
     With few clusters a bootstrap is too sure of itself, in two ways that are corrected here: its
     variance is raised by G / (G - 1), G the number of voters or prompts, and its draws get the
     tails of a t distribution, for each version with the degrees of freedom of its own votes:
-    one less than the effective number of voters or prompts, whichever is less. The effective
+    one less than the effective number of voters or prompts, whichever is less, and no wider than
+    the prior allows. The effective
     number is ``(sum_g n_g)^2 / sum_g n_g^2``, n_g the version's votes in cluster g (Kish 1965,
     Survey Sampling), so one voter who cast most of the votes does not count as many.
 
@@ -194,9 +200,12 @@ def two_way_bootstrap(
     total = total @ clusters.recolouring[np.ix_(among, among)]
     # One chance for all versions of a draw: where they share the degrees, a multivariate t.
     chance = rng.random((replicates, 1))
+    tails = np.ones_like(total)
     limited = np.isfinite(degrees)
-    total[:, limited] *= np.sqrt(degrees[limited] / chdtri(degrees[limited], chance))
-    return problem.spread(ratings.elo[among] + total)
+    tails[:, limited] = np.sqrt(degrees[limited] / chdtri(degrees[limited], chance))
+    # Nobody is less sure than the prior was before the first vote: precisions add up.
+    tails /= np.sqrt(1 + (tails * total.std(axis=0) / prior) ** 2)
+    return problem.spread(ratings.elo[among] + total * tails)
 
 
 @dataclass(frozen=True, eq=False)
@@ -396,9 +405,10 @@ def rating_interval(
 ) -> tuple[FloatArray, FloatArray]:
     """Give each version's interval, open on the side where the votes do not bound it.
 
-    For a version of the core this is the percentile interval. For any other the draws vary too
-    little, so each end is at least as far out as the normal interval from the likelihood's
-    curvature, and the side on which no vote bounds the version is infinite.
+    For a version of the core this is the percentile interval. For any other, and for one that
+    did nothing but tie, the draws vary too little, so each end is at least as far out as the
+    normal interval from the likelihood's curvature; the side on which no vote bounds the version
+    is infinite.
 
     Parameters
     ----------
@@ -417,8 +427,13 @@ def rating_interval(
     ValueError
     """
     low, high = percentile_interval(draws, level)
-    still = ratings.comparable & (~ratings.core | (high - low < NO_SPREAD))
-    reach = ndtri((1 + level) / 2) * np.sqrt(np.diagonal(ratings.covariance)[still])
+    error = np.sqrt(np.diagonal(ratings.covariance))
+    still = np.zeros(error.size, dtype=bool)
+    known = ratings.comparable
+    still[known] = ~ratings.core[known] | (
+        draws[:, known].std(axis=0) <= STILL_BELOW * error[known]
+    )
+    reach = ndtri((1 + level) / 2) * error[still]
     low[still] = np.minimum(low[still], ratings.elo[still] - reach)
     high[still] = np.maximum(high[still], ratings.elo[still] + reach)
     low[ratings.bounded == "above"] = -np.inf

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import expit, ndtri
 
-from ratings.stats.bootstrap import require_level
+from ratings.stats.bootstrap import STILL_BELOW, require_level
 from ratings.stats.bradley_terry import (
     DEFAULT_PRIOR,
     ELO_PER_LOGIT,
@@ -176,6 +176,7 @@ def contextual(
     known = np.diagonal(inverse)
     weak = np.append(~component.core, known[size:] * problem.precision > PRIOR_SHARE)
     normal = ndtri((1 + level) / 2) * ELO_PER_LOGIT * np.sqrt(known)
+    weak |= reach <= STILL_BELOW * normal
     reach[weak] = np.maximum(reach, normal)[weak]
 
     # From natural logits and root mean squares to Elo points and the covariates' own units.

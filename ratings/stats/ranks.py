@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, ndtr, ndtri
 
-from ratings.stats.bootstrap import NO_SPREAD, require_level
+from ratings.stats.bootstrap import STILL_BELOW, require_level
 from ratings.stats.bradley_terry import ELO_PER_LOGIT, Ratings
 from ratings.stats.comparisons import (
     BoolArray,
@@ -76,15 +76,15 @@ class WinRates:
         Share of the pair's votes; NaN where the two never met.
     expected : float array, shape (n_versions, n_versions)
         What the ratings say; NaN where one is not comparable, and on the diagonal.
-    votes : int array, shape (n_versions, n_versions)
-        Votes of each pair.
+    votes : float array, shape (n_versions, n_versions)
+        Votes of each pair, or their weight.
     overall : float array, shape (n_versions,)
         Observed share of all votes of the version; NaN without votes.
     """
 
     observed: FloatArray
     expected: FloatArray
-    votes: IntArray
+    votes: FloatArray
     overall: FloatArray
 
 
@@ -224,7 +224,7 @@ def win_rates(votes: Comparisons | PairCounts, ratings: Ratings) -> WinRates:
     """Set the observed win rate of each pair beside the one its ratings expect."""
     counts = collapsed(votes)
     n = counts.n_versions
-    met = np.zeros((n, n), dtype=np.int64)
+    met = np.zeros((n, n))
     met[counts.first, counts.second] = met[counts.second, counts.first] = counts.votes
     wins = np.zeros((n, n))
     wins[counts.first, counts.second] = counts.first_wins
@@ -243,7 +243,7 @@ def _difference_errors(ratings: Ratings, draws: FloatArray) -> tuple[FloatArray,
     """Standard errors of all differences in Elo points, and where resampling can't give them.
 
     Both have shape (n_versions, n_versions); the second is true for pairs of which one is
-    outside the core, or whose draws do not spread at all.
+    outside the core, or whose draws spread far less than the likelihood says.
     """
     n = len(ratings.elo)
     if draws.ndim != 2 or draws.shape[1] != n or len(draws) < 2:
@@ -265,7 +265,7 @@ def _difference_errors(ratings: Ratings, draws: FloatArray) -> tuple[FloatArray,
     spread = _variance_of_difference(product)
     curvature = _variance_of_difference(ratings.covariance[np.ix_(comparable, comparable)])
     core = ratings.core[comparable]
-    still = ~(core[:, None] & core[None, :]) | (spread < NO_SPREAD**2)
+    still = ~(core[:, None] & core[None, :]) | (spread <= STILL_BELOW**2 * curvature)
     np.fill_diagonal(still, False)
     error = np.sqrt(np.where(still, np.maximum(spread, curvature), spread))
     np.fill_diagonal(error, 0.0)
@@ -282,7 +282,7 @@ def _variance_of_difference(covariance: FloatArray) -> FloatArray:
     return np.maximum(of_difference, 0.0)
 
 
-def _share(part: FloatArray, whole: IntArray) -> FloatArray:
+def _share(part: FloatArray, whole: FloatArray) -> FloatArray:
     share = np.full(part.shape, np.nan)
     np.divide(part, whole, out=share, where=whole > 0)
     return share

@@ -53,7 +53,8 @@ class Clustered:
     voters, prompts : int
         Clusters.
     degrees : float
-        Of freedom, for a t quantile: one less than the clusters of the kind with fewer.
+        Of freedom, for a t quantile: one less than the clusters of the kind with fewer, or than
+        the votes where there is one voter and one prompt.
     """
 
     covariance: FloatArray
@@ -120,7 +121,7 @@ def clustered(scores: csr_array, bread: FloatArray, voter: IntArray, prompt: Int
         recolouring=recolouring,
         voters=voters.size,
         prompts=prompts.size,
-        degrees=float(max(1, min(kinds, default=2) - 1)),
+        degrees=float(max(1, min(kinds, default=voter.size) - 1)),
     )
 
 
