@@ -47,6 +47,8 @@ NO_SPREAD = 1e-4
 # Draws whose standard deviation is below this share of the likelihood's own error do not vary as
 # the votes could have: all were ties. (Many ties thin the spread less: nine in ten to a third.)
 STILL_BELOW = 0.3
+# Votes for which a table of each one's cell is small enough to be quicker than a search.
+TABLE_AT_MOST = 2_000_000
 # Of a matrix's cells that are not zero, from which on a dense product is the quicker one.
 DENSE_FROM = 0.3
 # Voters or prompts whose resampled numbers lie close enough together for the processor's cache.
@@ -302,8 +304,11 @@ def draw_multinomial(rng: np.random.Generator, numbers: IntArray, size: int) -> 
     while (over := np.flatnonzero(drawn.sum(axis=1) > n)).size:
         drawn[over] = rng.poisson(lower * numbers, size=(over.size, numbers.size))
     missing = n - drawn.sum(axis=1)
-    ends = np.cumsum(numbers)
-    cell = np.searchsorted(ends, rng.integers(n, size=int(missing.sum())), side="right")
+    vote = rng.integers(n, size=int(missing.sum()))
+    if n <= TABLE_AT_MOST:
+        cell = np.repeat(np.arange(numbers.size), numbers)[vote]
+    else:
+        cell = np.searchsorted(np.cumsum(numbers), vote, side="right")
     place = np.repeat(np.arange(size) * numbers.size, missing) + cell
     drawn += np.bincount(place, minlength=drawn.size).reshape(drawn.shape)
     return drawn

@@ -30,9 +30,8 @@ LEAST_SHARE = 0.5
 # Eigenvalues below this share of the largest are directions without variance worth the name: a
 # thousandth of the largest standard error.
 RANK_TOLERANCE = 1e-6
-# Below this share of cells that are not zero a sparse product is the quicker one.
-SPARSE_BELOW = 0.1
-ROWS_AT_ONCE = 50_000
+# Numbers in a table of clusters and parameters above which it is kept sparse: half a gigabyte.
+DENSE_AT_MOST = 60_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,21 +94,24 @@ def clustered(scores: csr_array, bread: FloatArray, voter: IntArray, prompt: Int
     correction for few clusters). Their combination need not be positive semi-definite; see
     `two_way`.
     """
-    by_vote = _covariance(scores, bread)
+    n = scores.shape[0]
     (voters, of_voter), (prompts, of_prompt) = compact(voter), compact(prompt)
-    both, of_both = compact(of_voter * prompts.size + of_prompt)
-
-    def clustered_by(cluster: IntArray, size: int) -> FloatArray:
-        n = cluster.size
-        if size in (1, n):
-            return by_vote
-        member = csr_array((np.ones(n), cluster, np.arange(n + 1)), shape=(n, size))
-        return _covariance(csr_array(member.T @ scores), bread)
-
-    by_voter = clustered_by(of_voter, voters.size)
-    by_prompt = clustered_by(of_prompt, prompts.size)
-    two_kinds = min(voters.size, prompts.size) > 1
-    by_both = clustered_by(of_both, both.size) if two_kinds else by_vote
+    meat = (scores.T @ scores).toarray()
+    by_vote = _covariance(meat, bread, n)
+    by_voter = by_prompt = by_both = by_vote
+    if voters.size > 1:
+        by_voter = _covariance(_meat(scores, of_voter, voters.size), bread, voters.size)
+    if prompts.size > 1:
+        by_prompt = _covariance(_meat(scores, of_prompt, prompts.size), bread, prompts.size)
+    if min(voters.size, prompts.size) > 1:
+        both, of_both = compact(of_voter * prompts.size + of_prompt)
+        # Only votes that share both add anything to what single votes have.
+        shared = np.flatnonzero(np.bincount(of_both)[of_both] > 1)
+        if shared.size:
+            some, of_some = compact(of_both[shared])
+            part = csr_array(scores[shared])
+            together = _meat(part, of_some, some.size) - (part.T @ part).toarray()
+            by_both = _covariance(meat + together, bread, both.size)
     covariance, recolouring = two_way(by_voter, by_prompt, by_both)
     kinds = [names.size for names in (voters, prompts) if names.size > 1]
     return Clustered(
@@ -226,15 +228,20 @@ def sandwich(votes: Comparisons, ratings: Ratings) -> Clustered:
     return clustered(vote_scores(votes, ratings), bread(ratings), votes.voter, votes.prompt)
 
 
-def _covariance(scores: csr_array, bread: FloatArray) -> FloatArray:
-    """Sandwich of clusters' scores, shape (G, p), with the correction for few clusters."""
-    size = scores.shape[0]
-    if scores.nnz < SPARSE_BELOW * size * scores.shape[1]:
-        meat = (scores.T @ scores).toarray()
-    else:
-        meat = np.zeros(bread.shape)
-        for begin in range(0, size, ROWS_AT_ONCE):
-            rows = scores[begin : begin + ROWS_AT_ONCE].toarray()
-            meat += rows.T @ rows
+def _meat(scores: csr_array, cluster: IntArray, n_clusters: int) -> FloatArray:
+    """Add scores up within clusters, shape (G, p), and give their cross products, shape (p, p)."""
+    p = scores.shape[1]
+    if n_clusters * p > DENSE_AT_MOST:
+        n = cluster.size
+        member = csr_array((np.ones(n), cluster, np.arange(n + 1)), shape=(n, n_clusters))
+        sums = csr_array(member.T @ scores)
+        return (sums.T @ sums).toarray()
+    place = np.repeat(cluster * p, np.diff(scores.indptr)) + scores.indices
+    table = np.bincount(place, scores.data, minlength=n_clusters * p).reshape(n_clusters, p)
+    return table.T @ table
+
+
+def _covariance(meat: FloatArray, bread: FloatArray, size: int) -> FloatArray:
+    """The sandwich, with the correction for few clusters."""
     covariance: FloatArray = bread @ meat @ bread.T * (size / max(1, size - 1))
     return covariance

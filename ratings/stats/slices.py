@@ -13,7 +13,7 @@ from scipy.sparse import csr_array, hstack
 from scipy.special import ndtri, softmax, stdtr, stdtrit
 from scipy.stats import false_discovery_control
 
-from ratings.stats.bootstrap import NO_SPREAD, require_level
+from ratings.stats.bootstrap import NO_SPREAD, STILL_BELOW, require_level
 from ratings.stats.bradley_terry import DEFAULT_PRIOR, Ratings, fit
 from ratings.stats.comparisons import BoolArray, Comparisons, FloatArray, IntArray, compact
 from ratings.stats.sandwich import bread, clustered, vote_scores
@@ -44,7 +44,7 @@ class Slices:
         pooled rating, interval and p-value are NaN.
     pooled, low, high : float array, shape (n_slices, n_versions)
         The category's rating plus the part of the difference that is not noise, in Elo points,
-        and its interval.
+        and its interval, infinite on the side where the category's votes do not bound the version.
     covariance : float array, shape (n_slices, n_versions, n_versions)
         Of the pooled ratings, in squared Elo points; NaN where not comparable. Ranks can be drawn
         from it.
@@ -169,7 +169,14 @@ def slices(
         np.divide(variance**2, unsure, out=freedom, where=unsure > 0)
         freedom = np.maximum(freedom, np.minimum(few, degrees))
         reach = stdtrit(freedom, (1 + level) / 2) * np.sqrt(variance)
+        # What the category doesn't know, a slice that leans on it doesn't either.
+        curvature = np.sqrt(np.diagonal(ratings.covariance)[known])
+        still = np.sqrt(np.diagonal(of_category)) <= STILL_BELOW * curvature
+        still |= ~ratings.core[known]
+        reach = np.maximum(reach, np.where(still, ndtri((1 + level) / 2) * curvature, 0.0))
         low[row, known], high[row, known] = pooled[row, known] - reach, pooled[row, known] + reach
+        low[row, known[ratings.bounded[known] == "above"]] = -np.inf
+        high[row, known[ratings.bounded[known] == "below"]] = np.inf
         error = np.sqrt(np.diagonal(noise))
         tested = error > NO_SPREAD
         statistic = np.abs(difference[tested]) / error[tested]
@@ -234,7 +241,8 @@ def _covariances(
     crossed = both.covariance[np.ix_(known, n + known)]
     of_category = both.covariance[np.ix_(n + known, n + known)]
     by_curvature = np.diagonal(own.covariance)[known] - np.diagonal(ratings.covariance)[known]
-    missing = np.where(own.core[known], 0.0, by_curvature - np.diagonal(noise))
+    varied = own.core[known] & (np.diagonal(noise) > STILL_BELOW**2 * by_curvature)
+    missing = np.where(varied, 0.0, by_curvature - np.diagonal(noise))
     return noise + np.diag(np.maximum(missing, 0.0)), crossed, of_category, both.degrees
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from ratings.stats import bootstrap
+from ratings.stats import sandwich as sandwich_module
 from ratings.stats.bootstrap import (
     percentile_interval,
     rating_interval,
@@ -254,6 +255,18 @@ def test_a_whole_weight_is_drawn_as_a_repeated_row(simulate: Simulate) -> None:
     np.testing.assert_allclose(one, other, atol=1e-4)
 
 
+def test_a_sparse_table_of_clusters_adds_up_the_same(
+    simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    votes = simulate(np.random.default_rng(8), [0.0, 0.7, -0.2], 300)
+    ratings = fit(votes)
+    dense = sandwich(votes, ratings)
+    monkeypatch.setattr(sandwich_module, "DENSE_AT_MOST", 0)
+    sparse = sandwich(votes, ratings)
+    for name in ("by_voter", "by_prompt", "by_both", "covariance"):
+        np.testing.assert_allclose(getattr(sparse, name), getattr(dense, name), rtol=1e-9)
+
+
 # Two ways at once ------------------------------------------------------------------------------
 
 
@@ -343,6 +356,66 @@ def test_draws_have_the_covariance_of_the_sandwich() -> None:
     # Both kinds of cluster are in it.
     one_way = np.sqrt(np.diagonal(found.by_voter)), np.sqrt(np.diagonal(found.by_prompt))
     assert (draws.std(axis=0) > np.maximum(*one_way)).all()
+
+
+def test_the_spread_of_few_clusters_is_not_too_small() -> None:
+    """Six voters: the variance is raised by 6 / 5 and the tails are those of t with 5 degrees."""
+    rng = np.random.default_rng(5)
+    voter = np.repeat(np.arange(6), 500)
+    wins = np.array([0.40, 0.45, 0.48, 0.53, 0.57, 0.60])
+    outcome = np.where(np.arange(3000) % 500 < 500 * wins[voter], LEFT, RIGHT)
+    zero = np.zeros(3000, dtype=int)
+    votes = Comparisons(zero, zero + 1, outcome, voter, rng.permutation(3000) % 300, 2)
+    found = sandwich(votes, fit(votes))
+    assert (found.voters, found.degrees) == (6, 5)
+    draws = two_way_bootstrap(votes, rng=np.random.default_rng(0), replicates=10_000)
+    quartiles = np.quantile(draws[:, 0], [0.25, 0.75])
+    expected = 2 * found.reach(0.5) * math.sqrt(found.covariance[0, 0])
+    assert quartiles[1] - quartiles[0] == pytest.approx(expected, rel=0.05)
+
+
+def test_two_versions_mirror_each_other() -> None:
+    """Their mean is fixed, in every draw."""
+    draws = two_way_bootstrap(lopsided(), rng=np.random.default_rng(0), replicates=50)
+    np.testing.assert_allclose(draws.sum(axis=1), 2000, atol=1e-6)
+
+
+def test_a_tie_is_half_a_vote_to_each_side(simulate: Simulate) -> None:
+    votes = simulate(np.random.default_rng(2), [0.0, 0.5, -0.4], 400)
+    tied = votes.outcome == TIE
+    rows = np.append(np.arange(400), np.flatnonzero(tied))
+    halves = Comparisons(
+        votes.left[rows],
+        votes.right[rows],
+        np.append(np.where(tied, LEFT, votes.outcome), np.full(tied.sum(), RIGHT)),
+        votes.voter[rows],
+        votes.prompt[rows],
+        3,
+        weight=np.append(np.where(tied, 0.5, 1.0), np.full(tied.sum(), 0.5)),
+    )
+    one, other = (
+        two_way_bootstrap(given, rng=np.random.default_rng(3), replicates=50)
+        for given in (votes, halves)
+    )
+    np.testing.assert_allclose(other, one, atol=1e-4)
+
+
+def test_many_clusters_are_drawn_in_blocks(
+    simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many voters at once, and their wins as a sparse table or a dense one: the same law."""
+    votes = simulate(np.random.default_rng(2), [0.0, 0.5, -0.4], 900)
+
+    def draws() -> FloatArray:
+        return two_way_bootstrap(votes, rng=np.random.default_rng(0), replicates=4000)
+
+    whole = draws()
+    monkeypatch.setattr(bootstrap, "DENSE_FROM", 0.0)
+    np.testing.assert_allclose(draws(), whole, atol=1e-6)
+    monkeypatch.setattr(bootstrap, "DENSE_FROM", 1.0)
+    np.testing.assert_allclose(draws(), whole, atol=1e-6)
+    monkeypatch.setattr(bootstrap, "CLUSTERS_AT_ONCE", 7)
+    np.testing.assert_allclose(draws().std(axis=0), whole.std(axis=0), rtol=0.06)
 
 
 def lopsided(*, mirrored: bool = False) -> Comparisons:
@@ -556,6 +629,7 @@ def test_one_voter_and_one_prompt_resample_the_votes() -> None:
     many = with_tastes(np.random.default_rng(3), [0.0, 0.3, -0.2], 1, 600, 1, 0.0)
     plain = percentile_interval(vote_bootstrap(many, rng=np.random.default_rng(1)))
     assert np.mean(widths(many)) == pytest.approx(np.mean(plain[1] - plain[0]), rel=0.1)
+    assert sandwich(many, fit(many)).degrees == 599
 
 
 @pytest.mark.parametrize(("voters", "prompts"), [(1, 25), (25, 1)])
@@ -594,6 +668,26 @@ def test_a_version_seen_by_two_voters_has_heavy_tails() -> None:
     tails = np.quantile(centred, 0.95, axis=0) / np.quantile(centred, 0.68, axis=0)
     assert tails[3] > 4
     assert (tails[:3] < 2.5).all()
+
+
+@pytest.mark.parametrize("prior", [200.0, 400.0])
+def test_nobody_is_less_sure_than_before_the_first_vote(prior: float) -> None:
+    """A newcomer with one win and one loss: t with one degree alone would be thousands wide."""
+    common = with_tastes(np.random.default_rng(3), [0.0, 0.2, -0.2], 80, 20, 60, 0.3)
+    votes = Comparisons(
+        np.append(common.left, [3, 1]),
+        np.append(common.right, [0, 3]),
+        np.append(common.outcome, [LEFT, LEFT]),
+        np.append(common.voter, [4, 9]),
+        np.append(common.prompt, [7, 30]),
+        4,
+    )
+    ratings = fit(votes, prior=prior)
+    rng = np.random.default_rng(0)
+    draws = two_way_bootstrap(votes, rng=rng, replicates=2000, prior=prior)
+    low, high = percentile_interval(draws)
+    by_curvature = 2 * 1.96 * math.sqrt(ratings.covariance[3, 3])
+    assert by_curvature < high[3] - low[3] < 1.05 * 2 * 1.96 * prior
 
 
 # Bad input -------------------------------------------------------------------------------------
