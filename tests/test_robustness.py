@@ -51,7 +51,9 @@ def ledger(make_version: Callable[..., Version]) -> list[Version]:
         prompt = int(rng.integers(PROMPTS))
         one, two = clips[left, prompt], clips[right, prompt]
         power = strength[prompts[prompt].tags[0]]
-        logit = power[left] - power[right] + 0.4 * (np.log2(one.motion + 1) - np.log2(two.motion + 1))
+        logit = (
+            power[left] - power[right] + 0.4 * (np.log2(one.motion + 1) - np.log2(two.motion + 1))
+        )
         won = rng.random() < 1 / (1 + np.exp(-logit))
         choices.append(Choice.TIE if rng.random() < 0.1 else Choice.LEFT if won else Choice.RIGHT)
         battles.append(

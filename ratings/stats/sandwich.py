@@ -235,10 +235,12 @@ def _meat(scores: csr_array, cluster: IntArray, n_clusters: int) -> FloatArray:
         n = cluster.size
         member = csr_array((np.ones(n), cluster, np.arange(n + 1)), shape=(n, n_clusters))
         sums = csr_array(member.T @ scores)
-        return (sums.T @ sums).toarray()
+        meat: FloatArray = (sums.T @ sums).toarray()
+        return meat
     place = np.repeat(cluster * p, np.diff(scores.indptr)) + scores.indices
     table = np.bincount(place, scores.data, minlength=n_clusters * p).reshape(n_clusters, p)
-    return table.T @ table
+    meat = table.T @ table
+    return meat
 
 
 def _covariance(meat: FloatArray, bread: FloatArray, size: int) -> FloatArray:

@@ -134,6 +134,9 @@ def slices(
             f"The members have shape {members.shape} and type {members.dtype}; they must be "
             f"boolean, with one row a slice and one column for each of the {votes.n_votes} votes."
         )
+    among = ratings.comparable[votes.left] & ratings.comparable[votes.right]
+    if not among.all():  # the voters of others are no clusters here
+        votes, members = votes.select(among), members[:, among]
     shape = (len(members), votes.n_versions)
     raw, pooled, low, high, share, p_value = np.full((6, *shape), np.nan)
     covariance, spread = np.full((*shape, shape[1]), np.nan), np.full(shape[0], np.nan)

@@ -592,10 +592,13 @@ def test_the_anchor_holds_in_every_draw(simulate: Simulate) -> None:
 def with_an_island(votes: Comparisons, voters: list[int], prompts: list[int]) -> Comparisons:
     """Add two versions and four votes between them, which nothing connects with the rest."""
     last = votes.n_versions
-    others = ([last] * 4, [last + 1] * 4, [LEFT, RIGHT, LEFT, TIE], voters, prompts)
-    columns = (votes.left, votes.right, votes.outcome, votes.voter, votes.prompt)
     return Comparisons(
-        *(np.append(own, other) for own, other in zip(columns, others, strict=True)), last + 2
+        np.append(votes.left, [last] * 4),
+        np.append(votes.right, [last + 1] * 4),
+        np.append(votes.outcome, [LEFT, RIGHT, LEFT, TIE]),
+        np.append(votes.voter, voters),
+        np.append(votes.prompt, prompts),
+        last + 2,
     )
 
 
@@ -763,7 +766,7 @@ def test_intervals_cover_where_votes_depend_on_each_other() -> None:
     logits = [-0.8, -0.3, 0.0, 0.3, 0.8]
     truth = population_ratings(logits, 0.5)
     rng = np.random.default_rng(21)
-    covered: dict[str, list[FloatArray]] = {"two ways": [], "votes": []}
+    covered: dict[str, list[NDArray[np.bool_]]] = {"two ways": [], "votes": []}
     for _ in range(60):
         votes = with_tastes(rng, logits, 30, 60, 30, 0.5)
         for name, method in (("two ways", two_way_bootstrap), ("votes", vote_bootstrap)):

@@ -21,8 +21,10 @@ SEED = 20
 
 def golden_votes() -> Comparisons:
     """Read the votes: 36 voters, 24 prompts, 600 votes on six versions."""
-    columns = np.loadtxt(VOTES, delimiter=",", skiprows=1, dtype=np.int64).T
-    return Comparisons(*columns, n_versions=N_VERSIONS)
+    left, right, outcome, voter, prompt = np.loadtxt(
+        VOTES, delimiter=",", skiprows=1, dtype=np.int64
+    ).T
+    return Comparisons(left, right, outcome, voter, prompt, N_VERSIONS)
 
 
 def headline() -> dict[str, Any]:
