@@ -28,6 +28,7 @@ from ratings.stats import (
     fit,
     rank,
     rating_interval,
+    recentred,
     two_way_bootstrap,
     win_rates,
 )
@@ -40,7 +41,8 @@ REPLICATES = 1000  # of each kind
 SEED = 20_261_122  # one seed for all boards: what changes between two snapshots is the ledger
 METHOD = (
     "Bradley-Terry, ties and both-bad as half a win each; two-way clustered bootstrap over voters "
-    "and prompts, percentile intervals; rank ranges and ties from simultaneous intervals"
+    "and prompts, percentile intervals; the ranked versions' mean is 1000; rank ranges and ties "
+    "from simultaneous 95 % intervals of all differences"
 )
 SETTINGS = {
     "replicates": REPLICATES,
@@ -172,7 +174,10 @@ def rated(
     ratings = fit(votes.comparisons)
     rng = np.random.default_rng(SEED)
     draws = two_way_bootstrap(votes.comparisons, rng=rng, replicates=REPLICATES)
-    rows = _standings(votes, ratings, draws)
+    ranked = is_ranked(votes.comparisons, ratings)
+    if ranked.any():
+        ratings, draws = recentred(ratings, draws, ranked)
+    rows = _standings(votes, ratings, draws, ranked)
     known = ratings.comparable
     covariance = np.full((known.size, known.size), np.nan)
     covariance[np.ix_(known, known)] = np.cov(draws[:, known], rowvar=False)
@@ -224,18 +229,27 @@ def rounded(value: float) -> float | None:
     return round(float(value), DECIMALS) if np.isfinite(value) else None
 
 
+def is_ranked(comparisons: Comparisons, ratings: Ratings) -> np.ndarray:
+    """Which versions have votes enough to be ranked. Their mean rating is 1000."""
+    ranked: np.ndarray = ratings.comparable & (
+        comparisons.collapse().votes_per_version() >= NEW_BELOW
+    )
+    return ranked
+
+
 def ranked_only(ratings: Ratings, ranked: np.ndarray) -> Ratings:
     """The ratings with only these versions comparable: a new one takes no place from others."""
     return replace(ratings, elo=np.where(ranked, ratings.elo, np.nan), comparable=ranked)
 
 
-def _standings(votes: CountedVotes, ratings: Ratings, draws: np.ndarray) -> list[Standing]:
+def _standings(
+    votes: CountedVotes, ratings: Ratings, draws: np.ndarray, ranked: np.ndarray
+) -> list[Standing]:
     """A row per version."""
     assert votes.comparisons is not None
     counts = votes.comparisons.collapse()
     low, high = rating_interval(ratings, draws, LEVEL)
     overall, numbers = win_rates(counts, ratings).overall, counts.votes_per_version()
-    ranked = ratings.comparable & (numbers >= NEW_BELOW)
     if ranked.any():
         among = ranked_only(ratings, ranked)
         ranks = rank(among, np.where(ranked, draws, np.nan), LEVEL)

@@ -13,17 +13,21 @@ from typing import Any
 import numpy as np
 from django.db import connection, transaction
 from django.utils import timezone
+from scipy.special import ndtr
+from scipy.stats import false_discovery_control
 
 from generation.categories import Category
 from ratings.leaderboards import (
     LEVEL,
-    NEW_BELOW,
+    REPLICATES,
     SEED,
     CountedVotes,
     end_of_ledger,
     is_behind,
+    is_ranked,
     is_resting,
     newest_board,
+    ranked_only,
     read_votes,
     rounded,
 )
@@ -31,9 +35,13 @@ from ratings.models import Robustness
 from ratings.slices import refit_slices
 from ratings.stats import (
     Comparisons,
+    Outcome,
     Ratings,
     fit,
+    percentile_interval,
+    rank,
     rating_interval,
+    recentred,
     two_way_bootstrap,
     vote_bootstrap,
     win_rates,
@@ -43,7 +51,8 @@ from ratings.stats.covariates import contextual
 from ratings.stats.davidson import davidson
 from ratings.stats.elo import DEFAULT_STEP, online_elo
 from ratings.stats.influence import fewest_votes_to_change_leader, most_influential
-from ratings.stats.sandwich import sandwich
+from ratings.stats.sandwich import Clustered, sandwich
+from ratings.stats.slices import FALSE_DISCOVERIES
 from ratings.stats.voters import discriminants
 
 # Findings are made anew when the votes have grown so much, or when they are so old.
@@ -51,6 +60,8 @@ GROWN = 1.1
 OLD = timedelta(hours=1)
 # The covariates are looked at in the newest votes of a large ledger; they need every vote's clips.
 COVARIATE_VOTES = 200_000
+# Votes of a pair from which on its win rate is held against the expected one.
+PAIR_VOTES = 30
 # A covariate that fewer votes know is left out.
 KNOWN_FROM = 0.5
 # Name, and what one unit of it is in words. Length is none: it belongs to the prompt, so both clips
@@ -92,9 +103,8 @@ def scrutinise(category: Category) -> Robustness:
     votes = read_votes(category.value, end_of_ledger(category.value))
     findings: dict[str, Any] = {}
     if votes.comparisons is not None:
-        ratings = fit(votes.comparisons)
-        boards = refit_slices(category, votes, ratings, begin)
-        findings = findings_of(category, votes, votes.comparisons, ratings)
+        boards = refit_slices(category, votes, begin)
+        findings = findings_of(category, votes, votes.comparisons)
         findings["slices"] = [board.slice for board in boards]
     return Robustness.objects.create(
         category=category.value,
@@ -107,18 +117,30 @@ def scrutinise(category: Category) -> Robustness:
 
 
 def findings_of(
-    category: Category, votes: CountedVotes, comparisons: Comparisons, ratings: Ratings
+    category: Category, votes: CountedVotes, comparisons: Comparisons
 ) -> dict[str, Any]:
     """Numbers for the robustness page, as JSON; matrices and lists are in the order of `versions`,
     and null is what is open or can't be told."""
+    ratings = fit(comparisons)
+    clusters = sandwich(comparisons, ratings)
+    draws = two_way_bootstrap(comparisons, rng=np.random.default_rng(SEED), clusters=clusters)
+    control = vote_bootstrap(comparisons, rng=np.random.default_rng(SEED))
+    ranked = is_ranked(comparisons, ratings)
+    intervals = _intervals(ratings, draws, control, clusters, ranked)
+    if ranked.any():
+        ratings, draws = recentred(ratings, draws, ranked)
     swayed = _swayed(category, votes, comparisons)
     return {
         "versions": list(votes.versions),
+        "ranked": ranked.tolist(),
         "votes": comparisons.n_votes,
+        "ties": int(np.count_nonzero(comparisons.outcome == Outcome.TIE)),
         "voters": votes.voters,
         "prompts": len(votes.prompts),
+        "seed": SEED,
+        "replicates": REPLICATES,
         "ratings": _numbers(ratings.elo),
-        "intervals": _intervals(comparisons, ratings),
+        "intervals": intervals,
         "head_to_head": _head_to_head(comparisons, ratings),
         "second_opinions": {
             "davidson": _numbers(davidson(comparisons).elo),
@@ -127,7 +149,8 @@ def findings_of(
             "online_elo": _numbers(online_elo(comparisons)),
             "online_elo_step": DEFAULT_STEP,
         },
-        "influence": _influence(votes, comparisons),
+        "lead": _lead(votes, ratings, draws, ranked),
+        "influence": _influence(votes, comparisons, ranked),
         "agreement": _json(asdict(agreement(comparisons, rng=np.random.default_rng(SEED)))),
         "swayed": swayed,
     }
@@ -147,36 +170,76 @@ def _json(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _intervals(votes: Comparisons, ratings: Ratings) -> dict[str, Any]:
-    """Low and high of each version by the three methods."""
-    clusters = sandwich(votes, ratings)
-    rng = np.random.default_rng(SEED)
-    headline = rating_interval(ratings, two_way_bootstrap(votes, rng=rng, clusters=clusters), LEVEL)
-    control = rating_interval(
-        ratings, vote_bootstrap(votes, rng=np.random.default_rng(SEED)), LEVEL
-    )
-    reach = clusters.reach(LEVEL) * np.sqrt(np.diagonal(clusters.covariance))
+def _intervals(
+    ratings: Ratings,
+    draws: np.ndarray,
+    control: np.ndarray,
+    clusters: Clustered,
+    ranked: np.ndarray,
+) -> dict[str, Any]:
+    """Low and high of each version by the three methods, the mean of the ranked ones 1000."""
+    among = ranked if ranked.any() else ratings.comparable
+    centred, draws = recentred(ratings, draws, among)
+    _, control = recentred(ratings, control, among)
+    centring = np.eye(among.size) - among / np.count_nonzero(among)
+    variance = np.diagonal(centring @ clusters.covariance @ centring.T)
+    reach = clusters.reach(LEVEL) * np.sqrt(variance)
     reach[~ratings.core] = np.nan  # outside the core the votes' scores say nothing of the width
     ends = {
-        "two_way_bootstrap": headline,
-        "sandwich": (ratings.elo - reach, ratings.elo + reach),
-        "vote_bootstrap": control,
+        "two_way_bootstrap": rating_interval(centred, draws, LEVEL),
+        "sandwich": (centred.elo - reach, centred.elo + reach),
+        "vote_bootstrap": rating_interval(centred, control, LEVEL),
     }
     return {name: [_numbers(low), _numbers(high)] for name, (low, high) in ends.items()}
 
 
+def _lead(
+    votes: CountedVotes, ratings: Ratings, draws: np.ndarray, ranked: np.ndarray
+) -> dict[str, Any]:
+    """The first two ranked versions, the interval of the points between them, and who is tied."""
+    if np.count_nonzero(ranked) < 2:
+        return {}
+    among = ranked_only(ratings, ranked)
+    ranks = rank(among, np.where(ranked, draws, np.nan), LEVEL)
+    order = np.argsort(-np.where(ranked, ratings.elo, -np.inf), kind="stable")
+    leader, runner_up = (int(index) for index in order[:2])
+    between = percentile_interval(draws[:, [leader]] - draws[:, [runner_up]], LEVEL)
+    tied = [votes.versions[i] for i in order if ranked[i] and ranks.low[i] == 1 and i != leader]
+    return {
+        "leader": votes.versions[leader],
+        "runner_up": votes.versions[runner_up],
+        "points": rounded(ratings.elo[leader] - ratings.elo[runner_up]),
+        "low": rounded(between[0][0]),
+        "high": rounded(between[1][0]),
+        "tied": tied,
+    }
+
+
 def _head_to_head(votes: Comparisons, ratings: Ratings) -> dict[str, Any]:
+    """Observed and expected win rates, and the pairs that differ by more than chance.
+
+    A normal test of each pair with votes enough, each vote taken as independent, at a
+    false-discovery rate of 5 %.
+    """
     rates = win_rates(votes, ratings)
+    first, second = np.nonzero(np.triu(rates.votes >= PAIR_VOTES, 1) & ~np.isnan(rates.expected))
+    beyond = np.zeros(rates.votes.shape, dtype=bool)
+    if first.size:
+        expected, number = rates.expected[first, second], rates.votes[first, second]
+        error = np.sqrt(expected * (1 - expected) / number)
+        chance = 2 * ndtr(-np.abs(rates.observed[first, second] - expected) / error)
+        found = false_discovery_control(chance) <= FALSE_DISCOVERIES
+        beyond[first[found], second[found]] = beyond[second[found], first[found]] = True
     return {
         "votes": rates.votes.astype(int).tolist(),
         "observed": [_numbers(row) for row in rates.observed],
         "expected": [_numbers(row) for row in rates.expected],
+        "beyond_chance": beyond.tolist(),
     }
 
 
-def _influence(votes: CountedVotes, comparisons: Comparisons) -> dict[str, Any]:
+def _influence(votes: CountedVotes, comparisons: Comparisons, ranked: np.ndarray) -> dict[str, Any]:
     """What the lead hangs on, among the ranked versions: a new one could lead by a few votes."""
-    ranked = comparisons.collapse().votes_per_version() >= NEW_BELOW
     among = ranked[comparisons.left] & ranked[comparisons.right]
     if not among.any():
         return {}
@@ -192,7 +255,6 @@ def _influence(votes: CountedVotes, comparisons: Comparisons) -> dict[str, Any]:
         "leader": version(top.leader),
         "runner_up": version(top.runner_up),
         "lead": rounded(top.lead),
-        "new_left_out": bool((~ranked).any()),
         "fewest": {
             "new_leader": version(fragility.new_leader),
             "votes": fragility.votes,

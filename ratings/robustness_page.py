@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from generation.models import Prompt, Version
+from ratings.robustness import PAIR_VOTES
 
 # Krippendorff 2004, Content Analysis: reliable from 0.8, tentative conclusions from 0.667. Tastes
 # differ more than codings of texts do, so these are words for the reader and no marks.
@@ -17,26 +18,48 @@ def names_of(versions: Sequence[int]) -> dict[int, str]:
 
 
 def context_of(findings: dict[str, Any]) -> dict[str, Any]:
+    """The tables have the ranked versions, or all that are comparable where none is ranked yet."""
     versions, ratings = findings["versions"], findings["ratings"]
     names = names_of(versions)
-    order = sorted(
-        (i for i, rating in enumerate(ratings) if rating is not None), key=lambda i: -ratings[i]
-    )
+    known = [i for i, rating in enumerate(ratings) if rating is not None]
+    shown = [i for i in known if findings["ranked"][i]] or known
+    order = sorted(shown, key=lambda i: -ratings[i])
     return {
         "votes": findings["votes"],
+        "tie_percent": 100 * findings["ties"] / findings["votes"],
         "voters": findings["voters"],
         "prompts": findings["prompts"],
+        "left_out": len(versions) - len(order),
+        "lead": _lead(findings["lead"], names),
         "intervals": [_interval_row(findings, names, i) for i in order],
         "opinions": _opinion_rows(findings, names, order),
         "opinions_agree": _agree(findings, order),
         "online_elo_step": findings["second_opinions"]["online_elo_step"],
         "influence": _influence(findings, names),
         "agreement": _agreement(findings["agreement"]),
-        "swayed": findings["swayed"],
-        "columns": list(range(1, min(len(order), MATRIX_AT_MOST) + 1)),
+        "swayed": _swayed(findings["swayed"]),
+        "columns": [names[versions[i]] for i in order[:MATRIX_AT_MOST]],
         "pairs": _pair_rows(findings, names, order[:MATRIX_AT_MOST]),
+        "pairs_off": _pairs_off(findings, names, order),
         "pairs_left_out": max(0, len(order) - MATRIX_AT_MOST),
     }
+
+
+def _lead(found: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
+    if not found:
+        return {}
+    return {
+        **found,
+        "leader": names[found["leader"]],
+        "runner_up": names[found["runner_up"]],
+        "tied_second": found["runner_up"] in found["tied"],
+        "tied_others": [names[pk] for pk in found["tied"] if pk != found["runner_up"]],
+    }
+
+
+def _swayed(found: dict[str, Any]) -> dict[str, Any]:
+    sure = [e["name"] for e in found["effects"] if e["low"] > 0 or e["high"] < 0]
+    return {**found, "sure": sure}
 
 
 def _interval_row(findings: dict[str, Any], names: dict[int, str], i: int) -> dict[str, Any]:
@@ -119,7 +142,6 @@ def _influence(findings: dict[str, Any], names: dict[int, str]) -> dict[str, Any
         "leader": names[found["leader"]],
         "runner_up": names[found["runner_up"]],
         "lead": found["lead"],
-        "new_left_out": found["new_left_out"],
         "fewest": {**fewest, "name": names.get(fewest["new_leader"])},
         "voter": removal(found["voter"]),
         "prompt": prompt,
@@ -138,6 +160,24 @@ def _agreement(found: dict[str, Any]) -> dict[str, Any]:
     return {**found, **percent, "word": word, "biased": biased}
 
 
+def _pairs_off(
+    findings: dict[str, Any], names: dict[int, str], order: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Pairs in which one wins more often than its rating says, by more than chance."""
+    pairs = findings["head_to_head"]
+    return [
+        {
+            "winner": names[findings["versions"][i]],
+            "loser": names[findings["versions"][j]],
+            "observed": 100 * pairs["observed"][i][j],
+            "expected": 100 * pairs["expected"][i][j],
+        }
+        for i in order
+        for j in order
+        if pairs["beyond_chance"][i][j] and pairs["observed"][i][j] > pairs["expected"][i][j]
+    ]
+
+
 def _pair_rows(
     findings: dict[str, Any], names: dict[int, str], order: Sequence[int]
 ) -> list[dict[str, Any]]:
@@ -154,6 +194,8 @@ def _pair_rows(
                     "observed": pairs["observed"][i][j],
                     "expected": pairs["expected"][i][j],
                     "against": names[findings["versions"][j]],
+                    "few": pairs["votes"][i][j] < PAIR_VOTES,
+                    "off": pairs["beyond_chance"][i][j],
                 }
                 for j in order
             ],

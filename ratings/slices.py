@@ -16,12 +16,13 @@ from ratings.leaderboards import (
     SETTINGS,
     CountedVotes,
     blank_board,
+    is_ranked,
     ranked_only,
     rounded,
     store,
 )
 from ratings.models import Leaderboard, Standing
-from ratings.stats import Ratings, rank
+from ratings.stats import Ratings, fit, rank
 from ratings.stats.slices import FALSE_DISCOVERIES, Slices, slices
 
 METHOD = (
@@ -54,21 +55,23 @@ def tags_of(votes: CountedVotes) -> dict[str, np.ndarray]:
 
 
 @transaction.atomic
-def refit_slices(
-    category: Category, votes: CountedVotes, ratings: Ratings, begin: float
-) -> list[Leaderboard]:
+def refit_slices(category: Category, votes: CountedVotes, begin: float) -> list[Leaderboard]:
     """Store a snapshot of each slice of the category."""
-    return [store(board, rows, begin) for board, rows in rated_slices(category, votes, ratings)]
+    return [store(board, rows, begin) for board, rows in rated_slices(category, votes)]
 
 
 def rated_slices(
-    category: Category, votes: CountedVotes, ratings: Ratings
+    category: Category, votes: CountedVotes
 ) -> list[tuple[Leaderboard, list[Standing]]]:
-    """Each slice's leaderboard and rows, not stored."""
-    assert votes.comparisons is not None
-    members = tags_of(votes)
-    if not members:
+    """Each slice's leaderboard and rows, not stored.
+
+    Slices are of the ranked versions: a new one would move the others' mean on every slice.
+    """
+    votes = _among_ranked(votes)
+    members = tags_of(votes) if votes.comparisons is not None else {}
+    if votes.comparisons is None or not members:
         return []
+    ratings = fit(votes.comparisons)
     found = slices(votes.comparisons, ratings, np.array(list(members.values())), level=LEVEL)
     made = []
     for place, (tag, member) in enumerate(members.items()):
@@ -82,6 +85,22 @@ def rated_slices(
         wins = part.collapse().wins_per_version()
         made.append((board, _standings(votes, ratings, found, place, wins)))
     return made
+
+
+def _among_ranked(votes: CountedVotes) -> CountedVotes:
+    """The votes between ranked versions; versions and prompts keep their places."""
+    if votes.comparisons is None:
+        return votes
+    ranked = is_ranked(votes.comparisons, fit(votes.comparisons))
+    among = ranked[votes.comparisons.left] & ranked[votes.comparisons.right]
+    if not among.any():
+        return replace(votes, comparisons=None)
+    return replace(
+        votes,
+        ids=votes.ids[among],
+        simulated=votes.simulated[among],
+        comparisons=votes.comparisons.select(among),
+    )
 
 
 def _standings(

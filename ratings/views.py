@@ -26,7 +26,8 @@ COLUMNS = (
     "category", "slice", "slug",
     "rank_low", "rank_high", "name", "lab", "weights", "rating", "low", "high", "votes",
     "win_rate", "mark", "from_category", "differs",
-    "board_votes", "simulated_votes", "last_vote_id", "created_at",
+    "tied_with_leader", "board_votes", "voters", "prompts", "simulated_votes", "last_vote_id",
+    "last_exclusion_id", "digest", "created_at",
 )  # fmt: skip
 
 
@@ -98,8 +99,19 @@ def standing_facts(standing: Standing, speed: Speed | None = None) -> dict[str, 
         "hardware": speed.hardware if speed and not version.disguised else "",
         "tied_with_leader": standing.tied_with_leader,
         "from_category": standing.from_category,
+        "from_words": _from_words(standing.from_category),
+        "in_house": version.model.in_house and not version.disguised,
         "differs": standing.differs,
     }
+
+
+def _from_words(points: float | None) -> str:
+    """How a rating on a slice stands to the one on all prompts."""
+    if points is None:
+        return ""
+    if round(points) == 0:
+        return "as on all prompts"
+    return f"{abs(points):.0f} {'above' if points > 0 else 'below'} all prompts"
 
 
 def _number(price: Decimal | None) -> float | None:
@@ -202,6 +214,8 @@ def leaderboard(request: HttpRequest, category: str) -> HttpResponse:
         "unranked": unranked,
         "tie_sentence": tie_sentence(ranked),
         "windows": _axis(ranked),
+        "with_price": any(s["price"] is not None for s in ranked),
+        "with_speed": any(s["seconds_per_clip"] is not None for s in ranked),
         "csv_url": reverse("leaderboard_csv", args=[chosen.value]) + asked,
         "json_url": reverse("leaderboard_json", args=[chosen.value]) + asked,
     }

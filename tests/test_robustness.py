@@ -85,7 +85,7 @@ def test_before_there_are_findings_the_page_says_so(client: Client) -> None:
 def test_the_page_shows_what_the_votes_hold(client: Client, ledger: list[Version]) -> None:
     scrutinise(SILENT)
     page = client.get(PAGE).text
-    for words in ("Fewest votes that change who is first", "Krippendorff", "Lane 1 wins",
+    for words in ("Votes that would change who is first", "Krippendorff", "Lane 1 wins",
                   "twice the motion", "Davidson", "Single votes", "Head to head"):  # fmt: skip
         assert words in page, words
     found = client.get("/leaderboards/t2v-silent/robustness.json").json()

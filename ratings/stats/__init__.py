@@ -26,6 +26,7 @@ from ratings.stats.bradley_terry import (
     NotConverged,
     Ratings,
     fit,
+    recentred,
 )
 from ratings.stats.comparisons import Comparisons, Outcome, PairCounts
 from ratings.stats.ranks import (
@@ -56,6 +57,7 @@ __all__ = [
     "probability_better",
     "rank",
     "rating_interval",
+    "recentred",
     "two_way_bootstrap",
     "vote_bootstrap",
     "win_rates",

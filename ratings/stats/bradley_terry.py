@@ -8,7 +8,7 @@ number on another scale: 400 points are a factor of ten in the odds.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,6 +157,45 @@ def fit(
         converged=True,
         gradient_norm=solution.gradient_norm,
     )
+
+
+def recentred(
+    ratings: Ratings, draws: FloatArray, members: BoolArray
+) -> tuple[Ratings, FloatArray]:
+    """Move the scale so that some versions have a mean of 1000, in the estimate and in each draw.
+
+    A version that few votes place then adds nothing to how unsure the others are.
+
+    Parameters
+    ----------
+    ratings : Ratings
+    draws : float array, shape (replicates, n_versions)
+        From a bootstrap of the same votes, in Elo points.
+    members : bool array, shape (n_versions,)
+        Comparable versions, at least one.
+
+    Returns
+    -------
+    ratings : Ratings
+    draws : float array, shape (replicates, n_versions)
+
+    Raises
+    ------
+    ValueError
+    """
+    if not members.any() or not ratings.comparable[members].all():
+        raise ValueError("The mean needs members, all of them comparable versions.")
+    within = np.where(members, 1 / np.count_nonzero(members), 0.0)
+    known = np.flatnonzero(ratings.comparable)
+    centring = np.eye(known.size) - within[known]
+    covariance = np.full_like(ratings.covariance, np.nan)
+    inner = np.ix_(known, known)
+    covariance[inner] = centring @ ratings.covariance[inner] @ centring.T
+    elo = ratings.elo - ratings.elo[members].mean() + MEAN_ELO
+    moved = draws - draws[:, members].mean(axis=1, keepdims=True) + MEAN_ELO
+    for values in (elo, covariance):
+        values.setflags(write=False)
+    return replace(ratings, elo=elo, covariance=covariance), moved
 
 
 @dataclass(frozen=True, eq=False)

@@ -238,9 +238,9 @@ def _meat(scores: csr_array, cluster: IntArray, n_clusters: int) -> FloatArray:
         meat: FloatArray = (sums.T @ sums).toarray()
         return meat
     place = np.repeat(cluster * p, np.diff(scores.indptr)) + scores.indices
-    table = np.bincount(place, scores.data, minlength=n_clusters * p).reshape(n_clusters, p)
-    meat = table.T @ table
-    return meat
+    flat: FloatArray = np.bincount(place, scores.data, minlength=n_clusters * p).astype(np.float64)
+    table = flat.reshape(n_clusters, p)
+    return table.T @ table
 
 
 def _covariance(meat: FloatArray, bread: FloatArray, size: int) -> FloatArray:

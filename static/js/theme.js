@@ -28,7 +28,8 @@
 
   // On a phone the strip of tabs is wider than the page: bring the chosen one into view.
   document.addEventListener("DOMContentLoaded", () => {
-    const chosen = document.querySelector(".tabs [aria-current=page]");
-    chosen?.scrollIntoView({ block: "nearest", inline: "center", behavior: "instant" });
+    for (const chosen of document.querySelectorAll(".tabs [aria-current=page]")) {
+      chosen.scrollIntoView({ block: "nearest", inline: "center", behavior: "instant" });
+    }
   });
 })();

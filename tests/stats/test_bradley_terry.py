@@ -22,6 +22,7 @@ from ratings.stats import (
     fit,
     rank,
     rating_interval,
+    recentred,
     vote_bootstrap,
 )
 
@@ -442,3 +443,33 @@ def test_golden_file() -> None:
     assert ranks.low.tolist() == golden["rank_low"]
     assert ranks.high.tolist() == golden["rank_high"]
     assert ranks.tie_group.tolist() == golden["tie_group"]
+
+
+def test_recentring_moves_the_zero_and_nothing_else(simulate: Simulate) -> None:
+    """A version with few votes no longer moves the others, in estimate, draws and covariance."""
+    rng = np.random.default_rng(5)
+    votes = simulate(rng, [0.5, 0.1, -0.2, -0.6], 800)
+    few = simulate(rng, [0.5, 0.1, -0.2, -0.6, 2.0], 12)
+    both = Comparisons(
+        np.append(votes.left, few.left),
+        np.append(votes.right, few.right),
+        np.append(votes.outcome, few.outcome),
+        np.append(votes.voter, few.voter),
+        np.append(votes.prompt, few.prompt),
+        5,
+    )
+    ratings = fit(both)
+    draws = vote_bootstrap(both, rng=np.random.default_rng(1), replicates=400)
+    members = np.array([True, True, True, True, False])
+    centred, moved = recentred(ratings, draws, members)
+    assert centred.elo[members].mean() == pytest.approx(1000)
+    np.testing.assert_allclose(moved[:, members].mean(axis=1), 1000)
+    np.testing.assert_allclose(
+        centred.elo[:, None] - centred.elo, ratings.elo[:, None] - ratings.elo, atol=1e-9
+    )
+    np.testing.assert_allclose(moved[:, [0]] - moved, draws[:, [0]] - draws, atol=1e-9)
+    assert (moved[:, :4].std(axis=0) < 0.8 * draws[:, :4].std(axis=0)).all()
+    variance = np.diagonal(centred.covariance)
+    np.testing.assert_allclose(np.sqrt(variance[:4]), moved[:, :4].std(axis=0), rtol=0.15)
+    with pytest.raises(ValueError, match="members"):
+        recentred(ratings, draws, np.zeros(5, dtype=bool))
