@@ -47,6 +47,7 @@ from ratings.stats import (
     win_rates,
 )
 from ratings.stats.agreement import agreement
+from ratings.stats.bradley_terry import MEAN_ELO
 from ratings.stats.covariates import contextual
 from ratings.stats.davidson import davidson
 from ratings.stats.elo import DEFAULT_STEP, online_elo
@@ -129,7 +130,13 @@ def findings_of(
     intervals = _intervals(ratings, draws, control, clusters, ranked)
     if ranked.any():
         ratings, draws = recentred(ratings, draws, ranked)
-    swayed = _swayed(category, votes, comparisons)
+    swayed, held_equal = _swayed(category, votes, comparisons)
+
+    def opinion(elo: np.ndarray) -> list[float | None]:
+        """With the mean of the ranked versions at 1000, as on the board."""
+        shift = np.nanmean(elo[ranked]) - MEAN_ELO if np.isfinite(elo[ranked]).any() else 0.0
+        return _numbers(elo - shift)
+
     return {
         "versions": list(votes.versions),
         "ranked": ranked.tolist(),
@@ -143,10 +150,10 @@ def findings_of(
         "intervals": intervals,
         "head_to_head": _head_to_head(comparisons, ratings),
         "second_opinions": {
-            "davidson": _numbers(davidson(comparisons).elo),
-            "discriminants": _numbers(discriminants(comparisons).elo),
-            "held_equal": swayed.pop("elo"),
-            "online_elo": _numbers(online_elo(comparisons)),
+            "davidson": opinion(davidson(comparisons).elo),
+            "discriminants": opinion(discriminants(comparisons).elo),
+            "held_equal": None if held_equal is None else opinion(held_equal),
+            "online_elo": opinion(online_elo(comparisons)),
             "online_elo_step": DEFAULT_STEP,
         },
         "lead": _lead(votes, ratings, draws, ranked),
@@ -272,7 +279,9 @@ def _influence(votes: CountedVotes, comparisons: Comparisons, ranked: np.ndarray
     return found
 
 
-def _swayed(category: Category, votes: CountedVotes, comparisons: Comparisons) -> dict[str, Any]:
+def _swayed(
+    category: Category, votes: CountedVotes, comparisons: Comparisons
+) -> tuple[dict[str, Any], np.ndarray | None]:
     """What else than the versions sways voters, and the ratings with all of it held equal."""
     newest = slice(-COVARIATE_VOTES, None)
     ids = votes.ids[newest]
@@ -286,7 +295,7 @@ def _swayed(category: Category, votes: CountedVotes, comparisons: Comparisons) -
     usable: list[int] = []
     left_out: list[str] = []
     if not _can_be_told(recent, table, usable):  # every version stood on one side only
-        return {"elo": None, "votes": ids.size, "effects": [], "left_out": []}
+        return {"votes": ids.size, "effects": [], "left_out": []}, None
     for column, (name, _) in enumerate(COVARIATES):
         if np.isfinite(table[:, column]).mean() < KNOWN_FROM:
             continue
@@ -296,8 +305,7 @@ def _swayed(category: Category, votes: CountedVotes, comparisons: Comparisons) -
             left_out.append(name)
     result = contextual(*_with_covariates(recent, table, usable), left_side=True, level=LEVEL)
     words = ["standing in lane 1", *(COVARIATES[column][1] for column in usable)]
-    return {
-        "elo": _numbers(result.elo),
+    found = {
         "votes": ids.size,
         "effects": [
             {
@@ -310,6 +318,7 @@ def _swayed(category: Category, votes: CountedVotes, comparisons: Comparisons) -
         ],
         "left_out": left_out,
     }
+    return found, result.elo
 
 
 def _with_covariates(
