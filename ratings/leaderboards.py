@@ -103,17 +103,20 @@ class CountedVotes:
     comparisons: Comparisons | None  # None when nothing counts
 
 
-@transaction.atomic
 def end_of_ledger(category: str) -> LedgerEnd:
     """The last vote of the category and the last exclusion of all, 0 when there is none.
 
     Numbers are given before rows are committed. The lock waits for every insert under way, so that
-    no vote below the last one turns up later.
+    no vote below the last one turns up later. It is given back at once, not at the end of the
+    transaction: voters wait while it is held.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LEDGER_LOCK])
-    last_vote = Vote.objects.filter(category=category).aggregate(last=Max("pk"))["last"]
-    last_exclusion = Exclusion.objects.aggregate(last=Max("pk"))["last"]
+        cursor.execute("SELECT pg_advisory_lock(%s)", [LEDGER_LOCK])
+        try:
+            last_vote = Vote.objects.filter(category=category).aggregate(last=Max("pk"))["last"]
+            last_exclusion = Exclusion.objects.aggregate(last=Max("pk"))["last"]
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [LEDGER_LOCK])
     return LedgerEnd(last_vote or 0, last_exclusion or 0, settings.COUNT_SIMULATED_VOTES)
 
 

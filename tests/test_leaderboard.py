@@ -276,3 +276,35 @@ def test_a_refit_waits_for_votes_that_are_being_cast(cast: Callable) -> None:
     slow.join()
     assert snapshot.votes == 2
     assert changed_categories() == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nobody_waits_for_a_refit_to_vote(cast: Callable) -> None:
+    """The refit's transaction is still open, and a vote goes through."""
+    first = cast("fast", "slow", 1)[0]
+    battle = Battle.objects.get(pk=first.battle_id)
+    battle.pk = None
+    battle.save(force_insert=True)
+    failures: list[Exception] = []
+
+    def vote() -> None:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SET lock_timeout = '5s'")
+            Vote.objects.create(
+                battle=battle, voter=first.voter, category=first.category, choice="left",
+                left_version=first.left_version, right_version=first.right_version,
+                prompt=first.prompt, simulated=False,
+            )  # fmt: skip
+        except Exception as error:
+            failures.append(error)
+        finally:
+            connection.close()
+
+    with transaction.atomic():
+        refit(Category.T2V_SILENT)
+        voting = threading.Thread(target=vote)
+        voting.start()
+        voting.join(timeout=30)
+        assert failures == []
+        assert Vote.objects.count() == 2
