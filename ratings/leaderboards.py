@@ -3,10 +3,12 @@
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,7 +56,7 @@ SETTINGS = {
 # Decimals kept of every rating, in Elo points: far below what matters, far above rounding error.
 DECIMALS = 3
 # Beat asks for refits every so many seconds. One that takes long then rests for this many times as
-# long, so that it never takes more than a fifth of its worker's time, however large the ledger.
+# long, so that a category never takes more than a fifth of a worker's time, however many its votes.
 WAKE_EVERY = 10.0
 REST = 4.0
 
@@ -103,25 +105,37 @@ class CountedVotes:
     comparisons: Comparisons | None  # None when nothing counts
 
 
+@transaction.atomic
 def end_of_ledger(category: str) -> LedgerEnd:
     """The last vote of the category and the last exclusion of all, 0 when there is none.
 
     Numbers are given before rows are committed. The lock waits for every insert under way, so that
-    no vote below the last one turns up later. It is given back at once, not at the end of the
-    transaction: voters wait while it is held.
+    no vote below the last one turns up later. Voters wait while it is held, and it is held until
+    the transaction ends: never call this within a long one.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", [LEDGER_LOCK])
-        try:
-            last_vote = Vote.objects.filter(category=category).aggregate(last=Max("pk"))["last"]
-            last_exclusion = Exclusion.objects.aggregate(last=Max("pk"))["last"]
-        finally:
-            cursor.execute("SELECT pg_advisory_unlock(%s)", [LEDGER_LOCK])
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LEDGER_LOCK])
+    last_vote = Vote.objects.filter(category=category).aggregate(last=Max("pk"))["last"]
+    last_exclusion = Exclusion.objects.aggregate(last=Max("pk"))["last"]
     return LedgerEnd(last_vote or 0, last_exclusion or 0, settings.COUNT_SIMULATED_VOTES)
 
 
-def read_votes(category: str, end: LedgerEnd) -> CountedVotes:
-    rows = votes_of(category, end.last_vote)
+@contextmanager
+def alone(task: str, wait: bool = True) -> Iterator[bool]:
+    """A transaction that only one at a time has under this name. Without `wait`, false where
+    another has it."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        if wait:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [task])
+            yield True
+        else:
+            cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext(%s))", [task])
+            yield cursor.fetchone()[0]
+
+
+def read_votes(category: str, end: LedgerEnd, folder: Path | None = None) -> CountedVotes:
+    """The votes that count, through the copy of the ledger in `folder`, or the usual one."""
+    rows = votes_of(category, end.last_vote, folder)
     with connection.cursor() as cursor:
         cursor.execute(EXCLUDED_VOTES, [end.last_exclusion])
         out_votes = np.array([row[0] for row in cursor.fetchall()], dtype=np.int64)
@@ -154,14 +168,34 @@ def read_votes(category: str, end: LedgerEnd) -> CountedVotes:
     )
 
 
-@transaction.atomic
 def refit(category: Category) -> Leaderboard:
     """Rate the category as the ledger stands now and store the snapshot; one at a time."""
+    end = end_of_ledger(category.value)
+    with alone(f"refit {category}"):
+        return _refit(category, end)
+
+
+def refit_if_behind(category: Category) -> Leaderboard | None:
+    """The same, unless there is nothing new, the last refit was too hard a while ago, or another
+    worker is at it."""
+    end = end_of_ledger(category.value)
+    with alone(f"refit {category}", wait=False) as free:
+        board = newest_board(category.value)
+        if not free or not is_behind(board, end) or is_resting(board):
+            return None
+        return _refit(category, end)
+
+
+def _refit(category: Category, end: LedgerEnd) -> Leaderboard:
     begin = time.monotonic()
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [f"refit {category}"])
-    votes = read_votes(category.value, end_of_ledger(category.value))
-    board, rows, needs = rated(category, votes)
+    newest = newest_board(category.value)
+    if newest:  # another refit may have read further while this one waited
+        end = replace(
+            end,
+            last_vote=max(end.last_vote, newest.last_vote_id),
+            last_exclusion=max(end.last_exclusion, newest.last_exclusion_id),
+        )
+    board, rows, needs = rated(category, read_votes(category.value, end))
     PairNeed.objects.filter(category=category.value).delete()
     PairNeed.objects.bulk_create(needs)
     return store(board, rows, begin)
@@ -233,7 +267,7 @@ def rounded(value: float) -> float | None:
 
 
 def is_ranked(comparisons: Comparisons, ratings: Ratings) -> np.ndarray:
-    """Which versions have votes enough to be ranked. Their mean rating is 1000."""
+    """Which versions have votes enough to be ranked."""
     ranked: np.ndarray = ratings.comparable & (
         comparisons.collapse().votes_per_version() >= NEW_BELOW
     )
@@ -281,34 +315,19 @@ def _needs(category: Category, versions: Sequence[int], worth: np.ndarray) -> li
     ]
 
 
-def recomputed(board: Leaderboard) -> bytes:
-    """The content of this snapshot, made from the ledger once more."""
-    end = LedgerEnd(board.last_vote_id, board.last_exclusion_id, board.simulated_counted)
-    fresh, rows, _ = rated(Category(board.category), read_votes(board.category, end))
-    return content(fresh, rows)
-
-
-def is_behind(made: Leaderboard | Robustness, end: LedgerEnd) -> bool:
-    """Whether this was made of another ledger, or by other rules, than `end` says."""
-    return (made.last_vote_id, made.last_exclusion_id, made.simulated_counted) != (
-        end.last_vote,
-        end.last_exclusion,
-        end.simulated,
-    )
-
-
 def newest_board(category: str, slice_: str = "") -> Leaderboard | None:
     return Leaderboard.objects.filter(category=category, slice=slice_).order_by("-pk").first()
 
 
-def changed_categories() -> list[Category]:
-    """Categories whose newest snapshot is behind the ledger or was made by other rules."""
-    changed = []
-    for category in Category:
-        end, board = end_of_ledger(category.value), newest_board(category.value)
-        if is_behind(board, end) if board else end.last_vote:
-            changed.append(category)
-    return changed
+def is_behind(board: Leaderboard | None, end: LedgerEnd) -> bool:
+    """Whether the newest board was made of another ledger, or by other rules, than today's."""
+    if board is None:
+        return end.last_vote > 0
+    return is_of_another_ledger(board, end) or board.method != METHOD or board.settings != SETTINGS
+
+
+def is_of_another_ledger(made: Leaderboard | Robustness, end: LedgerEnd) -> bool:
+    return end != LedgerEnd(made.last_vote_id, made.last_exclusion_id, made.simulated_counted)
 
 
 def is_resting(made: Leaderboard | Robustness | None) -> bool:

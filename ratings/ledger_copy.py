@@ -57,9 +57,12 @@ COPY = f"""
 BYTES_AT_ONCE = 64_000_000
 
 
-def votes_of(category: str, last_vote: int) -> np.ndarray:
-    """The category's votes up to `last_vote`, oldest first: `ROW`s, shape (n_votes,), read-only."""
-    folder = _folder()
+def votes_of(category: str, last_vote: int, folder: Path | None = None) -> np.ndarray:
+    """The category's votes up to `last_vote`, oldest first: `ROW`s, shape (n_votes,), read-only.
+
+    Kept in `folder`, or in the one of this database.
+    """
+    folder = folder or _folder()
     path = folder / f"{category}.votes"
     with _alone(folder / f"{category}.lock"):
         if path.exists() and not _is_of_this_ledger(category, _open(path)):
@@ -79,6 +82,7 @@ def voter_labels(voter_ids: np.ndarray) -> np.ndarray:
 
 def _folder() -> Path:
     address = "{HOST}:{PORT}/{NAME}".format(**connection.settings_dict)
+    address += f" {NAMES} {ROW.descr}"  # another release may write other rows
     folder = Path(settings.LEDGER_COPY) / hashlib.sha256(address.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -110,18 +114,15 @@ def _is_of_this_ledger(category: str, rows: np.ndarray) -> bool:
     found = {}
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT id, uuid_send(voter_id), prompt_id, left_version_id, right_version_id"
-            " FROM arena_vote WHERE category = %s AND id = ANY(%s)",
+            "SELECT id, uuid_send(voter_id), prompt_id, left_version_id, right_version_id,"
+            " choice, simulated FROM arena_vote WHERE category = %s AND id = ANY(%s)",
             [category, [int(row["id"]) for row in ends]],
         )
-        for pk, voter, *rest in cursor.fetchall():
+        for pk, voter, prompt, left, right, choice, simulated in cursor.fetchall():
             label = voter_labels(np.frombuffer(bytes(voter), dtype="V16"))[0]
-            found[pk] = (int(label), *rest)
-    return all(
-        found.get(int(row["id"]))
-        == tuple(int(row[name]) for name in ("voter", "prompt", "left", "right"))
-        for row in ends
-    )
+            code = NAMES.index(choice)
+            found[pk] = (pk, int(label), prompt, left, right, code, int(simulated))
+    return all(found.get(int(row["id"])) == row.item() for row in ends)
 
 
 def _add_new_votes(file: BinaryIO, category: str, last_vote: int) -> None:

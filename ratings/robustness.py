@@ -4,16 +4,18 @@ Other intervals and other models beside the board's, the fewest votes that would
 the voter and the prompt that weigh most, how far voters agree, and what else may sway them.
 """
 
+import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
-from django.db import connection, transaction
+from django.db import connection
 from django.utils import timezone
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 from scipy.stats import false_discovery_control
 
 from generation.categories import Category
@@ -22,8 +24,10 @@ from ratings.leaderboards import (
     REPLICATES,
     SEED,
     CountedVotes,
+    LedgerEnd,
+    alone,
     end_of_ledger,
-    is_behind,
+    is_of_another_ledger,
     is_ranked,
     is_resting,
     newest_board,
@@ -47,7 +51,7 @@ from ratings.stats import (
     win_rates,
 )
 from ratings.stats.agreement import agreement
-from ratings.stats.bradley_terry import MEAN_ELO
+from ratings.stats.bradley_terry import MEAN_ELO, NotConverged
 from ratings.stats.covariates import contextual
 from ratings.stats.davidson import davidson
 from ratings.stats.elo import DEFAULT_STEP, online_elo
@@ -56,8 +60,12 @@ from ratings.stats.sandwich import Clustered, sandwich
 from ratings.stats.slices import FALSE_DISCOVERIES
 from ratings.stats.voters import discriminants
 
-# Findings are made anew when the votes have grown so much, or when they are so old.
-GROWN = 1.1
+log = logging.getLogger(__name__)
+
+# Raised when the findings get another form: those stored before are then made anew.
+FORM = 2
+# Findings are made anew when the votes have changed by this share, or when they are so old.
+CHANGED = 0.1
 OLD = timedelta(hours=1)
 # The covariates are looked at in the newest votes of a large ledger; they need every vote's clips.
 COVARIATE_VOTES = 200_000
@@ -74,45 +82,66 @@ COVARIATES = (
     ("motion", "twice the motion"),
 )
 CLIP_FACTS = """
-    SELECT vote.id, ln(a.width * a.height) - ln(b.width * b.height),
+    SELECT ln(nullif(a.width * a.height, 0)) - ln(nullif(b.width * b.height, 0)),
         a.fps - b.fps, a.loudness - b.loudness, ln(a.motion + 1) - ln(b.motion + 1)
     FROM arena_vote vote JOIN arena_battle battle ON battle.id = vote.battle_id
     JOIN generation_clip a ON a.id = battle.left_id JOIN generation_clip b ON b.id = battle.right_id
-    WHERE vote.category = %s AND vote.id BETWEEN %s AND %s ORDER BY vote.id
+    WHERE vote.id = ANY(%s) ORDER BY vote.id
 """
 UNITS = np.array([math.log(2), 10.0, 1.0, math.log(2)])  # of the columns of CLIP_FACTS
 
 
-def is_due(category: Category) -> bool:
+def newest_findings(category: str) -> Robustness | None:
+    """The newest findings of today's form; what an older release stored is left alone."""
+    newest = Robustness.objects.filter(category=category).order_by("-pk").first()
+    return newest if newest and newest.findings.get("form") == FORM else None
+
+
+def is_due(category: Category, end: LedgerEnd) -> bool:
     """Whether the newest findings are behind the ledger by a tenth of their votes, or an hour."""
-    newest = Robustness.objects.filter(category=category.value).order_by("-pk").first()
-    board = newest_board(category.value)
+    newest, board = newest_findings(category.value), newest_board(category.value)
     if board is None or newest is None:
         return board is not None
-    if not is_behind(newest, end_of_ledger(category.value)) or is_resting(newest):
+    if not is_of_another_ledger(newest, end) or is_resting(newest):
         return False
-    grown = board.votes >= GROWN * newest.findings.get("votes", 0)
-    return grown or timezone.now() - newest.created_at > OLD
+    votes = newest.findings.get("votes", 0)
+    return (
+        abs(board.votes - votes) >= CHANGED * votes
+        or newest.simulated_counted != end.simulated
+        or timezone.now() - newest.created_at > OLD
+    )
 
 
-@transaction.atomic
 def scrutinise(category: Category) -> Robustness:
     """Store the findings on the category's ratings as the ledger stands now, and its slices."""
+    end = end_of_ledger(category.value)
+    with alone(f"scrutinise {category}"):
+        return _scrutinise(category, end)
+
+
+def scrutinise_if_due(category: Category) -> Robustness | None:
+    """The same, unless it is not due or another worker is at it."""
+    end = end_of_ledger(category.value)
+    with alone(f"scrutinise {category}", wait=False) as free:
+        return _scrutinise(category, end) if free and is_due(category, end) else None
+
+
+def _scrutinise(category: Category, end: LedgerEnd) -> Robustness:
     begin = time.monotonic()
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [f"scrutinise {category}"])
-    votes = read_votes(category.value, end_of_ledger(category.value))
+    votes = read_votes(category.value, end)
     findings: dict[str, Any] = {}
     if votes.comparisons is not None:
-        boards = refit_slices(category, votes, begin)
         findings = findings_of(category, votes, votes.comparisons)
-        findings["slices"] = [board.slice for board in boards]
     return Robustness.objects.create(
         category=category.value,
-        last_vote_id=votes.end.last_vote,
-        last_exclusion_id=votes.end.last_exclusion,
-        simulated_counted=votes.end.simulated,
-        findings=findings,
+        last_vote_id=end.last_vote,
+        last_exclusion_id=end.last_exclusion,
+        simulated_counted=end.simulated,
+        findings={
+            "form": FORM,
+            "slices": [board.slice for board in refit_slices(category, votes)],
+            **findings,
+        },
         seconds=time.monotonic() - begin,
     )
 
@@ -124,19 +153,17 @@ def findings_of(
     and null is what is open or can't be told."""
     ratings = fit(comparisons)
     clusters = sandwich(comparisons, ratings)
-    draws = two_way_bootstrap(comparisons, rng=np.random.default_rng(SEED), clusters=clusters)
-    control = vote_bootstrap(comparisons, rng=np.random.default_rng(SEED))
+
+    def rng() -> np.random.Generator:
+        return np.random.default_rng(SEED)
+
+    draws = two_way_bootstrap(comparisons, rng=rng(), replicates=REPLICATES, clusters=clusters)
+    control = vote_bootstrap(comparisons, rng=rng(), replicates=REPLICATES)
     ranked = is_ranked(comparisons, ratings)
     intervals = _intervals(ratings, draws, control, clusters, ranked)
     if ranked.any():
         ratings, draws = recentred(ratings, draws, ranked)
     swayed, held_equal = _swayed(category, votes, comparisons)
-
-    def opinion(elo: np.ndarray) -> list[float | None]:
-        """With the mean of the ranked versions at 1000, as on the board."""
-        shift = np.nanmean(elo[ranked]) - MEAN_ELO if np.isfinite(elo[ranked]).any() else 0.0
-        return _numbers(elo - shift)
-
     return {
         "versions": list(votes.versions),
         "ranked": ranked.tolist(),
@@ -150,17 +177,33 @@ def findings_of(
         "intervals": intervals,
         "head_to_head": _head_to_head(comparisons, ratings),
         "second_opinions": {
-            "davidson": opinion(davidson(comparisons).elo),
-            "discriminants": opinion(discriminants(comparisons).elo),
-            "held_equal": None if held_equal is None else opinion(held_equal),
-            "online_elo": opinion(online_elo(comparisons)),
+            "davidson": _opinion(lambda: davidson(comparisons).elo, ranked),
+            "discriminants": _opinion(lambda: discriminants(comparisons).elo, ranked),
+            "held_equal": _opinion(lambda: held_equal, ranked),
+            "online_elo": _opinion(lambda: online_elo(comparisons), ranked),
             "online_elo_step": DEFAULT_STEP,
         },
         "lead": _lead(votes, ratings, draws, ranked),
         "influence": _influence(votes, comparisons, ranked),
-        "agreement": _json(asdict(agreement(comparisons, rng=np.random.default_rng(SEED)))),
+        "agreement": _json(asdict(agreement(comparisons, rng=rng()))),
         "swayed": swayed,
     }
+
+
+def _opinion(
+    rate: Callable[[], np.ndarray | None], ranked: np.ndarray
+) -> list[float | None] | None:
+    """Another model's ratings, the mean of the ranked versions 1000 as on the board; None where it
+    has none or did not converge."""
+    try:
+        elo = rate()
+    except NotConverged as reason:
+        log.warning("another way of rating has no answer: %s", reason)
+        return None
+    if elo is None:
+        return None
+    rated = ranked & np.isfinite(elo)
+    return _numbers(elo - elo[rated].mean() + MEAN_ELO if rated.any() else elo)
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:
@@ -190,7 +233,7 @@ def _intervals(
     _, control = recentred(ratings, control, among)
     centring = np.eye(among.size) - among / np.count_nonzero(among)
     variance = np.diagonal(centring @ clusters.covariance @ centring.T)
-    reach = clusters.reach(LEVEL) * np.sqrt(variance)
+    reach = clusters.reach(LEVEL) * np.sqrt(np.maximum(variance, 0.0))
     reach[~ratings.core] = np.nan  # outside the core the votes' scores say nothing of the width
     ends = {
         "two_way_bootstrap": rating_interval(centred, draws, LEVEL),
@@ -210,14 +253,24 @@ def _lead(
     ranks = rank(among, np.where(ranked, draws, np.nan), LEVEL)
     order = np.argsort(-np.where(ranked, ratings.elo, -np.inf), kind="stable")
     leader, runner_up = (int(index) for index in order[:2])
-    between = percentile_interval(draws[:, [leader]] - draws[:, [runner_up]], LEVEL)
+    points = ratings.elo[leader] - ratings.elo[runner_up]
+    low, high = (
+        float(end[0])
+        for end in percentile_interval(draws[:, [leader]] - draws[:, [runner_up]], LEVEL)
+    )
+    # Where draws can't vary enough, the error that the ranks are made of is the wider one.
+    reach = ndtri((1 + LEVEL) / 2) * ranks.differences.error[leader, runner_up]
+    if not (ratings.core[leader] and ratings.core[runner_up]):
+        low, high = min(low, points - reach), max(high, points + reach)
+    if ratings.bounded[leader] == "below" or ratings.bounded[runner_up] == "above":
+        high = math.inf
     tied = [votes.versions[i] for i in order if ranked[i] and ranks.low[i] == 1 and i != leader]
     return {
         "leader": votes.versions[leader],
         "runner_up": votes.versions[runner_up],
-        "points": rounded(ratings.elo[leader] - ratings.elo[runner_up]),
-        "low": rounded(between[0][0]),
-        "high": rounded(between[1][0]),
+        "points": rounded(points),
+        "low": rounded(low),
+        "high": rounded(high),
         "tied": tied,
     }
 
@@ -246,7 +299,8 @@ def _head_to_head(votes: Comparisons, ratings: Ratings) -> dict[str, Any]:
 
 
 def _influence(votes: CountedVotes, comparisons: Comparisons, ranked: np.ndarray) -> dict[str, Any]:
-    """What the lead hangs on, among the ranked versions: a new one could lead by a few votes."""
+    """What the lead hangs on, in the votes between ranked versions: a new one could lead by a few
+    votes, and is no challenger yet."""
     among = ranked[comparisons.left] & ranked[comparisons.right]
     if not among.any():
         return {}
@@ -262,6 +316,7 @@ def _influence(votes: CountedVotes, comparisons: Comparisons, ranked: np.ndarray
         "leader": version(top.leader),
         "runner_up": version(top.runner_up),
         "lead": rounded(top.lead),
+        "of": comparisons.n_votes,
         "fewest": {
             "new_leader": version(fragility.new_leader),
             "votes": fragility.votes,
@@ -283,30 +338,32 @@ def _swayed(
     category: Category, votes: CountedVotes, comparisons: Comparisons
 ) -> tuple[dict[str, Any], np.ndarray | None]:
     """What else than the versions sways voters, and the ratings with all of it held equal."""
-    newest = slice(-COVARIATE_VOTES, None)
-    ids = votes.ids[newest]
+    newest = np.arange(comparisons.n_votes)[-COVARIATE_VOTES:]
     with connection.cursor() as cursor:
-        cursor.execute(CLIP_FACTS, [category.value, int(ids[0]), int(ids[-1])])
-        facts = np.array(cursor.fetchall(), dtype=float)
-    table = np.full((ids.size, len(COVARIATES)), np.nan)
-    place = np.searchsorted(facts[:, 0], ids)
-    table[:] = facts[place, 1:] / UNITS
-    recent = comparisons.select(np.arange(comparisons.n_votes)[newest])
+        cursor.execute(CLIP_FACTS, [votes.ids[newest].tolist()])
+        table = np.array(cursor.fetchall(), dtype=float) / UNITS
+    recent = comparisons.select(newest)
     usable: list[int] = []
-    left_out: list[str] = []
-    if not _can_be_told(recent, table, usable):  # every version stood on one side only
-        return {"votes": ids.size, "effects": [], "left_out": []}, None
+    left_out: list[dict[str, str]] = []
     for column, (name, _) in enumerate(COVARIATES):
-        if np.isfinite(table[:, column]).mean() < KNOWN_FROM:
-            continue
-        if _can_be_told(recent, table, [*usable, column]):
-            usable.append(column)
+        known = np.isfinite(table[:, [*usable, column]]).all(axis=1)
+        if known.mean() < KNOWN_FROM:
+            why = "not measured on enough clips"
+        elif not table[known, column].any():
+            why = "the same on both sides of every pair"
+        elif not _can_be_told(recent, table, [*usable, column]):
+            why = "differs between versions only"
         else:
-            left_out.append(name)
-    result = contextual(*_with_covariates(recent, table, usable), left_side=True, level=LEVEL)
+            usable.append(column)
+            continue
+        left_out.append({"name": name, "why": why})
+    if not usable and not _can_be_told(recent, table, usable):  # versions that never change sides
+        return {"votes": 0, "effects": [], "left_out": left_out}, None
+    used, names = _with_covariates(recent, table, usable)
+    result = contextual(used, names, left_side=True, level=LEVEL)
     words = ["standing in lane 1", *(COVARIATES[column][1] for column in usable)]
     found = {
-        "votes": ids.size,
+        "votes": used.n_votes,
         "effects": [
             {
                 "name": word,

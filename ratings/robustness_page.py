@@ -24,6 +24,7 @@ def context_of(findings: dict[str, Any]) -> dict[str, Any]:
     known = [i for i, rating in enumerate(ratings) if rating is not None]
     shown = [i for i in known if findings["ranked"][i]] or known
     order = sorted(shown, key=lambda i: -ratings[i])
+    opinions = _opinion_rows(findings, names, order)
     return {
         "votes": findings["votes"],
         "tie_percent": 100 * findings["ties"] / findings["votes"],
@@ -32,8 +33,8 @@ def context_of(findings: dict[str, Any]) -> dict[str, Any]:
         "left_out": len(versions) - len(order),
         "lead": _lead(findings["lead"], names),
         "intervals": [_interval_row(findings, names, i) for i in order],
-        "opinions": _opinion_rows(findings, names, order),
-        "opinions_agree": _agree(findings, order),
+        "opinions": opinions,
+        "opinions_agree": _agree(opinions),
         "online_elo_step": findings["second_opinions"]["online_elo_step"],
         "influence": _influence(findings, names),
         "agreement": _agreement(findings["agreement"]),
@@ -84,7 +85,7 @@ OPINIONS = ("davidson", "discriminants", "held_equal", "online_elo")
 
 
 def _places(values: Sequence[float | None], order: Sequence[int]) -> dict[int, int]:
-    """The place of each of these versions by other ratings."""
+    """The place of each of these versions by other ratings, of those that have one."""
     known = sorted((i for i in order if values[i] is not None), key=lambda i: -(values[i] or 0.0))
     return {i: place for place, i in enumerate(known, 1)}
 
@@ -92,8 +93,13 @@ def _places(values: Sequence[float | None], order: Sequence[int]) -> dict[int, i
 def _opinion_rows(
     findings: dict[str, Any], names: dict[int, str], order: Sequence[int]
 ) -> list[dict[str, Any]]:
-    opinions = {name: findings["second_opinions"][name] or [None] * len(names) for name in OPINIONS}
-    places = {name: _places(values, order) for name, values in opinions.items()}
+    """A place has moved where it differs from the board's among the versions that both know."""
+    columns = []
+    for name in OPINIONS:
+        values = findings["second_opinions"][name] or [None] * len(names)
+        places = _places(values, order)
+        on_board = {i: place for place, i in enumerate((i for i in order if i in places), 1)}
+        columns.append((values, places, on_board))
     return [
         {
             "place": place,
@@ -102,24 +108,23 @@ def _opinion_rows(
             "others": [
                 {
                     "rating": values[i],
-                    "place": places[name].get(i),
-                    "moved": places[name].get(i, place) != place,
+                    "place": places.get(i),
+                    "moved": places.get(i) != on_board.get(i),
                 }
-                for name, values in opinions.items()
+                for values, places, on_board in columns
             ],
         }
         for place, i in enumerate(order, 1)
     ]
 
 
-def _agree(findings: dict[str, Any], order: Sequence[int]) -> bool:
-    """Whether the models that are meant to rank, all but online Elo, have the same leader."""
-    leaders = {
-        max(places, key=lambda i: -places[i])
-        for name in OPINIONS[:-1]
-        if (values := findings["second_opinions"][name]) and (places := _places(values, order))
-    }
-    return leaders <= {order[0]} if order else True
+def _agree(rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether the models that are meant to rank, all but online Elo, have the board's leader."""
+    return not any(
+        other["moved"] and other["place"] == 1
+        for row in rows
+        for other in row["others"][: OPINIONS.index("online_elo")]
+    )
 
 
 def _influence(findings: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
@@ -142,6 +147,7 @@ def _influence(findings: dict[str, Any], names: dict[int, str]) -> dict[str, Any
         "leader": names[found["leader"]],
         "runner_up": names[found["runner_up"]],
         "lead": found["lead"],
+        "of": found["of"],
         "fewest": {**fewest, "name": names.get(fewest["new_leader"])},
         "voter": removal(found["voter"]),
         "prompt": prompt,

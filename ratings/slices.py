@@ -1,6 +1,8 @@
 """Leaderboards of parts of a category: the prompts with one tag."""
 
+import time
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 from django.db import transaction
@@ -42,7 +44,7 @@ def tags_of(votes: CountedVotes) -> dict[str, np.ndarray]:
     place = {pk: index for index, pk in enumerate(votes.prompts)}
     prompts: dict[str, list[int]] = {}
     for pk, tags in Prompt.objects.filter(pk__in=place).values_list("pk", "tags"):
-        for tag in tags:
+        for tag in filter(None, tags):
             prompts.setdefault(tag, []).append(place[pk])
     members = {}
     for tag in sorted(prompts):
@@ -55,8 +57,9 @@ def tags_of(votes: CountedVotes) -> dict[str, np.ndarray]:
 
 
 @transaction.atomic
-def refit_slices(category: Category, votes: CountedVotes, begin: float) -> list[Leaderboard]:
+def refit_slices(category: Category, votes: CountedVotes) -> list[Leaderboard]:
     """Store a snapshot of each slice of the category."""
+    begin = time.monotonic()
     return [store(board, rows, begin) for board, rows in rated_slices(category, votes)]
 
 
@@ -80,7 +83,11 @@ def rated_slices(
         board.slice = tag
         board.votes = part.n_votes
         board.voters = np.unique(part.voter).size
-        board.prompts = np.unique(part.prompt).size
+        prompts = np.unique(part.prompt)
+        board.prompts = prompts.size
+        # Tags may be changed later, so the board says which prompts it is of.
+        named = ",".join(str(votes.prompts[index]) for index in prompts)
+        board.settings = SLICE_SETTINGS | {"prompts": sha256(named.encode()).hexdigest()[:16]}
         board.simulated_votes = int(np.count_nonzero(votes.simulated[member]))
         wins = part.collapse().wins_per_version()
         made.append((board, _standings(votes, ratings, found, place, wins)))
@@ -113,7 +120,7 @@ def _standings(
             ratings,
             elo=pooled,
             comparable=known,
-            core=known,
+            core=known & ratings.core,
             bounded=np.full(known.size, ""),
             covariance=found.covariance[place],
         )
@@ -151,7 +158,10 @@ def _draws(found: Slices, place: int) -> np.ndarray:
     values, vectors = np.linalg.eigh(covariance)
     spread = rng.standard_normal(shape) @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
     error = np.sqrt(np.diagonal(covariance))
-    reach = (found.high[place, known] - found.low[place, known]) / 2
+    # An interval that is open on one side reaches as far on the other.
+    below = found.pooled[place, known] - found.low[place, known]
+    above = found.high[place, known] - found.pooled[place, known]
+    reach = np.minimum(below, above)
     normal = error * ndtri((1 + LEVEL) / 2)
     stretch = np.divide(reach, normal, out=np.ones_like(reach), where=normal > 0)
     draws = np.full((REPLICATES, known.size), np.nan)

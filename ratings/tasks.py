@@ -1,6 +1,7 @@
 """The refits, which beat asks for again and again, and the thinning of what they leave."""
 
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -10,9 +11,9 @@ from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from generation.categories import Category
-from ratings.leaderboards import changed_categories, is_resting, newest_board, refit
+from ratings.leaderboards import refit_if_behind
 from ratings.models import Leaderboard, Robustness
-from ratings.robustness import is_due, scrutinise
+from ratings.robustness import scrutinise_if_due
 
 log = logging.getLogger(__name__)
 
@@ -21,35 +22,26 @@ KEEP_ALL_FOR = timedelta(days=1)
 
 @shared_task
 def refit_changed() -> list[str]:
-    """Refit what has new votes or exclusions; returns the categories. One that fails, which the
-    log tells, does not hold up the others."""
-    done = []
-    for category in changed_categories():
-        if is_resting(newest_board(category.value)):
-            continue
-        try:
-            refit(category)
-        except Exception:
-            log.exception("%s could not be rated", category)
-        else:
-            done.append(category.value)
-    return done
+    """Refit what has new votes or exclusions; returns the categories."""
+    return _each_category(refit_if_behind)
 
 
 @shared_task
 def scrutinise_changed() -> list[str]:
-    """Make slices and robustness findings anew where the ledger has grown enough; returns the
+    """Make slices and robustness findings anew where the ledger has changed enough; returns the
     categories."""
+    return _each_category(scrutinise_if_due)
+
+
+def _each_category(make: Callable[[Category], object | None]) -> list[str]:
+    """One that fails, which the log tells, does not hold up the others."""
     done = []
     for category in Category:
-        if not is_due(category):
-            continue
         try:
-            scrutinise(category)
+            if make(category) is not None:
+                done.append(category.value)
         except Exception:
-            log.exception("%s could not be scrutinised", category)
-        else:
-            done.append(category.value)
+            log.exception("%s could not be rated", category)
     return done
 
 

@@ -18,7 +18,8 @@ from generation.categories import Category
 from generation.models import Clip, ClipState, Model, Version, VersionState
 from ratings import robustness_page
 from ratings.leaderboards import NEW_BELOW, newest_board
-from ratings.models import Leaderboard, Robustness, Standing
+from ratings.models import Leaderboard, Standing
+from ratings.robustness import newest_findings
 
 PROVISIONAL_BELOW = 300  # votes
 SETTLED_WITHIN = 25.0  # Elo points to either side
@@ -188,10 +189,15 @@ def leaderboards(request: HttpRequest) -> HttpResponse:
 def _chosen(request: HttpRequest, category: str) -> tuple[Category, str, Leaderboard | None]:
     """The category and slice that an address asks for, and its newest snapshot, if there is one."""
     chosen, slice_ = _category(category), request.GET.get("slice", "")
-    board = latest_boards([chosen], slice_).get(chosen.value)
-    if slice_ and board is None:
-        raise Http404(f"There is no slice {slice_} of {chosen.label}.")
-    return chosen, slice_, board
+    if slice_ and slice_ not in _slices(chosen):
+        raise Http404("There is no such slice.")
+    return chosen, slice_, latest_boards([chosen], slice_).get(chosen.value)
+
+
+def _slices(category: Category) -> list[str]:
+    """The slices that have a board of the newest findings."""
+    newest = newest_findings(category.value)
+    return newest.findings["slices"] if newest else []
 
 
 @require_safe
@@ -199,17 +205,11 @@ def leaderboard(request: HttpRequest, category: str) -> HttpResponse:
     chosen, slice_, board = _chosen(request, category)
     ranked, unranked = split_standings(board) if board else ([], [])
     asked = f"?{urlencode({'slice': slice_})}" if slice_ else ""
-    slices = (
-        Robustness.objects.filter(category=chosen.value)
-        .order_by("-pk")
-        .values_list("findings__slices", flat=True)
-        .first()
-    )
     context = {
         "category": category_facts(chosen),
         "board": board and _board_facts(board),
         "slice": slice_,
-        "slices": slices or [],
+        "slices": _slices(chosen),
         "standings": ranked,
         "unranked": unranked,
         "tie_sentence": tie_sentence(ranked),
@@ -272,12 +272,13 @@ def leaderboard_csv(request: HttpRequest, category: str) -> HttpResponse:
 @require_safe
 def robustness(request: HttpRequest, category: str) -> HttpResponse:
     chosen = _category(category)
-    newest = Robustness.objects.filter(category=chosen.value).order_by("-pk").first()
+    newest = newest_findings(chosen.value)
+    has_votes = newest is not None and "versions" in newest.findings
     context = {
         "category": category_facts(chosen),
         "made": newest,
         "counts_simulated": newest is not None and newest.simulated_counted,
-        **(robustness_page.context_of(newest.findings) if newest and newest.findings else {}),
+        **(robustness_page.context_of(newest.findings) if newest and has_votes else {}),
     }
     return render(request, "ratings/robustness.html", context)
 
@@ -286,8 +287,8 @@ def robustness(request: HttpRequest, category: str) -> HttpResponse:
 def robustness_json(request: HttpRequest, category: str) -> JsonResponse:
     """The findings as they were stored, with names beside the versions' numbers."""
     chosen = _category(category)
-    newest = Robustness.objects.filter(category=chosen.value).order_by("-pk").first()
-    if newest is None or not newest.findings:
+    newest = newest_findings(chosen.value)
+    if newest is None or "versions" not in newest.findings:
         return JsonResponse({"category": chosen.value, "votes": 0})
     names = robustness_page.names_of(newest.findings["versions"])
     return JsonResponse(

@@ -152,9 +152,11 @@ def test_a_copy_of_another_ledger_is_not_used(fill: Fill, copy: Path) -> None:
     right = refit(SILENT)
     file = only_file(copy)
     rows = np.fromfile(file, ledger_copy.ROW)
-    for name, change in (("voter", 1), ("left", 1), ("id", 5000)):
+    for name, change in (("voter", 1), ("left", 1), ("id", 5000), ("choice", 1)):
         wrong = rows.copy()
-        wrong[name][-1] += change
+        wrong[name][-1] = (
+            (wrong[name][-1] + change) % 4 if name == "choice" else wrong[name][-1] + change
+        )
         wrong.tofile(file)
         assert refit(SILENT).digest == right.digest
     rows[::-1].tofile(file)
@@ -185,13 +187,36 @@ def test_an_earlier_end_of_the_ledger_can_be_read_again(fill: Fill) -> None:
     call_command("refit", "--verify")
 
 
-def test_a_snapshot_that_was_tampered_with_is_found(fill: Fill, capsys) -> None:
+def test_what_was_tampered_with_is_found(fill: Fill, copy: Path, capsys) -> None:
     fill(120)
     board = refit(SILENT)
     call_command("refit", "--verify")
     assert "the same bytes" in capsys.readouterr().out
+
     Leaderboard.objects.filter(pk=board.pk).update(digest="0" * 64)
-    with pytest.raises(CommandError, match="1 of 1 snapshots differ"):
+    with pytest.raises(CommandError, match="1 of 1 boards differ"):
+        call_command("refit", "--verify")
+    Leaderboard.objects.filter(pk=board.pk).update(digest=board.digest)
+    call_command("refit", "--verify")
+
+    standing = board.standings.get(version__slug="v1")
+    board.standings.filter(pk=standing.pk).update(rating=2000.0)
+    with pytest.raises(CommandError, match="1 of 1 boards differ"):
+        call_command("refit", "--verify")
+    board.standings.filter(pk=standing.pk).update(rating=standing.rating)
+    call_command("refit", "--verify")
+
+
+def test_a_damaged_middle_of_the_copy_is_found(fill: Fill, copy: Path) -> None:
+    """The copy's ends are looked at each time; what lies between, by --verify."""
+    fill(120)
+    refit(SILENT)
+    rows = np.fromfile(only_file(copy), ledger_copy.ROW)
+    rows["choice"][40:90] = 0
+    rows.tofile(only_file(copy))
+    fill(1)
+    refit(SILENT)
+    with pytest.raises(CommandError, match="1 of 1 boards differ"):
         call_command("refit", "--verify")
 
 

@@ -15,6 +15,7 @@ FORWARD = """
 UPDATE ratings_leaderboard SET settings = jsonb_build_object('replicates', replicates, 'seed', seed)
 """
 BACKWARD = """
+SET CONSTRAINTS ALL IMMEDIATE;
 DELETE FROM ratings_standing USING ratings_leaderboard board
 WHERE board.id = leaderboard_id AND board.slice <> '';
 DELETE FROM ratings_leaderboard WHERE slice <> '';
