@@ -164,8 +164,10 @@ def _summary(category: Category, board: Leaderboard | None, top: int) -> dict[st
         "leader": leader
         and {**leader, "interval_low": leader["low"], "interval_high": leader["high"]},
         "votes": board.votes if board else 0,
-        "versions": len(ranked) + len(unranked),
-        "tied": any(s["tied_with_leader"] for s in ranked),
+        "ranked": len(ranked),
+        "unranked": len(unranked),
+        "more": max(0, len(ranked) - top),
+        "tied": [s["name"] for s in ranked if s["tied_with_leader"]],
         "top": ranked[:top],
         "windows": _axis(ranked[:top]),
     }
