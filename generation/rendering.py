@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import platform
+import re
 import sys
 import tempfile
 import threading
@@ -27,12 +28,21 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from PIL import Image
 
-from generation.backends import CannotRender, Request, backend
+from generation.backends import CannotRender, NeverRenders, Request, backend
 from generation.categories import Category
-from generation.encoding import EncodingError, encode_rendition, probe, write_master
+from generation.encoding import (
+    EncodingError,
+    MediaFacts,
+    RenditionFacts,
+    encode_rendition,
+    probe,
+    write_master,
+)
 from generation.models import Clip, ClipState, Prompt, PromptSet, Version, VersionState
 
 log = logging.getLogger(__name__)
+# A master made elsewhere may be called anything; its row has room for a name of this kind.
+SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 
 
 class LeaseLost(Exception):
@@ -92,9 +102,13 @@ def queue_clips(
     chosen, clips = list(versions), []
     for position, prompt in enumerate(prompts.select_related("image")[:limit]):
         request = request_of(prompt, category, seed_of(prompt, 0))
-        for version in chosen:
+        for version in list(chosen):
             try:
                 backend(version.backend).check(version.settings, request)
+            except NeverRenders as error:
+                queued.refused.append(f"{version.slug}: {error}")
+                chosen.remove(version)
+                continue
             except CannotRender as error:
                 queued.refused.append(f"{version.slug}, {prompt.key}: {error}")
                 continue
@@ -141,7 +155,7 @@ def claim(worker: str) -> Clip | None:
 
     Times are the database's own throughout, so that workers need not agree on the clock.
     """
-    _drop_idle_connection()
+    drop_idle_connection()
     fail_exhausted()
     with connection.cursor() as cursor:
         cursor.execute(
@@ -232,7 +246,7 @@ def _held(clip: Clip) -> QuerySet[Clip]:
     return Clip.objects.filter(pk=clip.pk, fence=clip.fence, state=ClipState.RENDERING)
 
 
-def _drop_idle_connection() -> None:
+def drop_idle_connection() -> None:
     """After a long render the connection may be dead without knowing: start with a new one."""
     if not connection.in_atomic_block:
         close_old_connections()
@@ -246,7 +260,7 @@ def _write(clip: Clip, **values: object) -> bool:
     """
     end = time.monotonic() + settings.RENDER_LEASE_SECONDS
     while True:
-        _drop_idle_connection()
+        drop_idle_connection()
         try:
             return _held(clip).update(**values) == 1
         except (OperationalError, InterfaceError):
@@ -255,6 +269,11 @@ def _write(clip: Clip, **values: object) -> bool:
             log.warning("clip %s: the database is away, trying again", clip.pk)
             connection.close()
             time.sleep(0.5)
+
+
+def give_up(clip: Clip, reason: str) -> None:
+    """The clip fails for good, in words, if it is still ours."""
+    _write(clip, state=ClipState.FAILED, error=reason, lease_expires_at=None)
 
 
 def render_claimed(clip: Clip) -> bool:
@@ -272,7 +291,7 @@ def render_claimed(clip: Clip) -> bool:
         return False
     except (CannotRender, EncodingError) as error:
         log.warning("clip %s failed: %s", clip.pk, error)
-        _write(clip, state=ClipState.FAILED, error=str(error), lease_expires_at=None)
+        give_up(clip, str(error))
         return False
     except Exception as error:
         log.exception("clip %s: attempt %s failed", clip.pk, clip.attempts)
@@ -289,16 +308,38 @@ def render_claimed(clip: Clip) -> bool:
 
 
 def _render_into(clip: Clip, heartbeat: Heartbeat, folder: Path) -> None:
-    version, prompt = clip.version, clip.prompt
+    version = clip.version
     started = time.perf_counter()
     raw = backend(version.backend).render(
-        version.settings, request_of(prompt, clip.category, clip.seed), heartbeat.step
+        version.settings, request_of(clip.prompt, clip.category, clip.seed), heartbeat.step
     )
     rendered = time.perf_counter()
-    master, rendition, poster = (
-        folder / name for name in ("master.mkv", "rendition.mp4", "poster.jpg")
+    write_master(raw, folder / "master.mkv")
+    files = encode_clip(folder / "master.mkv", folder, clip.prompt, clip.category)
+    publish(
+        clip,
+        files,
+        render_seconds=rendered - started,
+        encode_seconds=time.perf_counter() - rendered,
+        hardware=hardware(gpu=backend(version.backend).GPU),
     )
-    write_master(raw, master)
+
+
+@dataclass(frozen=True)
+class ClipFiles:
+    """A clip's files before publication, and what they measure."""
+
+    master: Path
+    rendition: Path
+    poster: Path
+    facts: MediaFacts  # of the master
+    made: RenditionFacts
+    rendition_sha256: str
+
+
+def encode_clip(master: Path, folder: Path, prompt: Prompt, category: str) -> ClipFiles:
+    """Make the rendition and the poster of any master, rendered here or not, in the folder."""
+    rendition, poster = folder / "rendition.mp4", folder / "poster.jpg"
     facts = probe(master)
     made = encode_rendition(
         master,
@@ -306,32 +347,48 @@ def _render_into(clip: Clip, heartbeat: Heartbeat, folder: Path) -> None:
         poster,
         aspect=prompt.aspect,
         seconds=prompt.seconds,
-        audio=Category(clip.category).audio,
+        audio=Category(category).audio,
     )
-    encoded = time.perf_counter()
+    digest = hashlib.sha256(rendition.read_bytes()).hexdigest()
+    return ClipFiles(master, rendition, poster, facts, made, digest)
+
+
+def publish(
+    clip: Clip,
+    files: ClipFiles,
+    *,
+    render_seconds: float | None,
+    encode_seconds: float,
+    hardware: str,
+) -> None:
+    """Store the files and make the clip ready, if it is still ours; raises LeaseLost if not."""
     # The fence in the name keeps two attempts apart; a name is published by the row alone.
     prefix = f"clips/{clip.pk}/{clip.fence}"
     names: dict[str, str] = {}
-    for field_name, file in (("master", master), ("rendition", rendition), ("poster", poster)):
+    for field_name, file in (
+        ("master", files.master),
+        ("rendition", files.rendition),
+        ("poster", files.poster),
+    ):
+        suffix = file.suffix.lower()
+        stored = field_name + (suffix if SUFFIX.fullmatch(suffix) else "")
         with file.open("rb") as source:
-            names[field_name] = default_storage.save(
-                f"{prefix}/{file.name}", File(source, file.name)
-            )
+            names[field_name] = default_storage.save(f"{prefix}/{stored}", File(source, stored))
     published = _write(
         clip,
         state=ClipState.READY,
         error="",
         lease_expires_at=None,
-        rendition_sha256=hashlib.sha256(rendition.read_bytes()).hexdigest(),
-        width=facts.width,
-        height=facts.height,
-        fps=facts.fps,
-        seconds=facts.seconds,
-        loudness=made.loudness,
-        motion=made.motion,
-        render_seconds=rendered - started,
-        encode_seconds=encoded - rendered,
-        hardware=hardware(gpu=backend(version.backend).GPU),
+        rendition_sha256=files.rendition_sha256,
+        width=files.facts.width,
+        height=files.facts.height,
+        fps=files.facts.fps,
+        seconds=files.facts.seconds,
+        loudness=files.made.loudness,
+        motion=files.made.motion,
+        render_seconds=render_seconds,
+        encode_seconds=encode_seconds,
+        hardware=hardware,
         ready_at=Now(),
         **names,
     )

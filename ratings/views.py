@@ -1,6 +1,7 @@
 """Pages and files of the leaderboards."""
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -71,12 +72,19 @@ class Speed:
 def speeds(clips: QuerySet[Clip]) -> dict[int, Speed]:
     """The speed of each version among these clips."""
     rows = (
-        clips.filter(state=ClipState.READY)
-        .values("version_id", "hardware")
+        clips.filter(state=ClipState.READY, render_seconds__isnull=False)
+        .values("version_id", "version__backend", "hardware")
         .annotate(seconds=Median("render_seconds"), count=Count("pk"))
         .order_by("count")  # the most frequent hardware comes last and stays
     )
-    return {row["version_id"]: Speed(row["seconds"], row["hardware"]) for row in rows}
+    return {row["version_id"]: Speed(row["seconds"], _hardware(row)) for row in rows}
+
+
+def _hardware(row: Mapping[str, Any]) -> str:
+    """Times of clips made elsewhere are what their manifest says; the arena measured all others."""
+    if row["version__backend"] == "imported":
+        return ", ".join(filter(None, [row["hardware"], "as stated"]))
+    return str(row["hardware"])
 
 
 def standing_facts(standing: Standing, speed: Speed | None = None) -> dict[str, Any]:

@@ -17,11 +17,15 @@ import numpy as np
 from generation.categories import Conditions
 from generation.encoding import RawClip
 
-NAMES = ("scenes", "colt", "diffusers")
+NAMES = ("scenes", "colt", "diffusers", "imported")
 
 
 class CannotRender(Exception):
     """The version can't make this clip, now or later; the message says why in one sentence."""
+
+
+class NeverRenders(CannotRender):
+    """The version renders nothing here, whatever the request: one sentence is enough for all."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,20 @@
+"""No renderer at all: the clips of such a version are files made elsewhere."""
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from generation.backends import NeverRenders, Progress, Request
+
+GPU = False
+
+
+def check(settings: Mapping[str, Any], request: Request) -> NoReturn:
+    """Whatever is asked; the settings are free, a note of how the files were made."""
+    raise NeverRenders(
+        "Its clips were made elsewhere and can't be rendered here: "
+        "bring them in with manage.py import_clips."
+    )
+
+
+def render(settings: Mapping[str, Any], request: Request, progress: Progress) -> NoReturn:
+    check(settings, request)
