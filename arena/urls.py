@@ -5,6 +5,7 @@ from django.urls import include, path, register_converter
 from django.urls.converters import StringConverter
 
 from arena import views
+from generation.admin import progress_page
 
 
 class Side(StringConverter):
@@ -27,6 +28,7 @@ urlpatterns = [
     path("battles/<uuid:battle_id>/<side:side>.jpg", views.battle_poster, name="battle_poster"),
     path("robots.txt", views.robots, name="robots"),
     path("healthz", views.healthz, name="healthz"),
+    path("admin/progress/", admin.site.admin_view(progress_page), name="progress"),
     path("admin/", admin.site.urls),
     path("", include("ratings.urls")),
 ]

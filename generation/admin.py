@@ -14,6 +14,7 @@ from django.core.paginator import Page, Paginator
 from django.db import models, transaction
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.functional import cached_property
@@ -35,6 +36,7 @@ from generation.models import (
     Version,
     VersionState,
 )
+from generation.progress import read_progress, shape_of_error
 from generation.prompts import CheckedImage, ImageRefused, check_image, store_image
 from generation.rendering import queue_clips
 
@@ -565,6 +567,22 @@ class RenderedVersionFilter(admin.RelatedFieldListFilter):
         )
 
 
+class ReasonFilter(admin.SimpleListFilter):
+    """What the page of progress leads to; it offers nothing of its own, only the way back."""
+
+    title = "reason of failure"
+    parameter_name = "reason"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        chosen = self.value()
+        return [(chosen, chosen)] if chosen else []
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if not self.value():
+            return queryset
+        return queryset.exclude(error="").alias(shape=shape_of_error()).filter(shape=self.value())
+
+
 @admin.register(Clip)
 class ClipAdmin(ReadOnlyAdmin):
     list_display = (
@@ -578,7 +596,7 @@ class ClipAdmin(ReadOnlyAdmin):
         "ready_minute",
     )
     list_display_links = ("version", "prompt")
-    list_filter = ("state", "category", ("version", RenderedVersionFilter))
+    list_filter = ("state", "category", ("version", RenderedVersionFilter), ReasonFilter)
     list_select_related = ("version", "prompt")
     ordering = ("-created_at",)
     search_fields = ("prompt__key",)
@@ -694,3 +712,14 @@ class ClipAdmin(ReadOnlyAdmin):
     def files(self, clip: Clip) -> str:
         names = [file.name for file in (clip.master, clip.rendition, clip.poster) if file]
         return format_html_join("", "<div>{}</div>", [(name,) for name in names]) or "-"
+
+
+def progress_page(request: HttpRequest) -> HttpResponse:
+    """What the workers do; with ?fragment only the part that changes, for progress.js."""
+    if not request.user.has_perm("generation.view_clip"):
+        raise PermissionDenied
+    context: dict[str, Any] = {"progress": read_progress(), "categories": list(Category)}
+    if "fragment" in request.GET:
+        return render(request, "admin/_progress.html", context)
+    context |= {**admin.site.each_context(request), "title": "Workers and progress"}
+    return render(request, "admin/progress.html", context)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import Count, FloatField, Prefetch, QuerySet, prefetch_related_objects
-from django.db.models.aggregates import Aggregate
+from django.db.models import Count, Prefetch, QuerySet, prefetch_related_objects
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
@@ -17,6 +16,7 @@ from django.views.decorators.http import require_safe
 from arena.context import category_facts
 from generation.categories import Category
 from generation.models import Clip, ClipState, Model, Version, VersionState
+from generation.progress import Median
 from ratings import robustness_page
 from ratings.leaderboards import NEW_BELOW, newest_board
 from ratings.models import Leaderboard, Standing
@@ -31,13 +31,6 @@ COLUMNS = (
     "tied_with_leader", "board_votes", "voters", "prompts", "simulated_votes", "last_vote_id",
     "last_exclusion_id", "digest", "created_at",
 )  # fmt: skip
-
-
-class Median(Aggregate):
-    function = "percentile_cont"
-    name = "median"
-    template = "%(function)s(0.5) WITHIN GROUP (ORDER BY %(expressions)s)"
-    output_field = FloatField()
 
 
 def latest_boards(categories: list[Category], slice_: str = "") -> dict[str, Leaderboard]:
