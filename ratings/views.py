@@ -20,7 +20,7 @@ from generation.progress import Median
 from ratings import robustness_page
 from ratings.leaderboards import NEW_BELOW, newest_board
 from ratings.models import Leaderboard, Standing
-from ratings.robustness import newest_findings
+from ratings.robustness import FORM, newest_findings
 
 PROVISIONAL_BELOW = 300  # votes
 SETTLED_WITHIN = 25.0  # Elo points to either side
@@ -198,9 +198,14 @@ def _chosen(request: HttpRequest, category: str) -> tuple[Category, str, Leaderb
 
 
 def _slices(category: Category) -> list[str]:
-    """The slices that have a board of the newest findings."""
-    newest = newest_findings(category.value)
-    return newest.findings["slices"] if newest else []
+    """The slices that have a board of the newest findings; the findings themselves stay there."""
+    newest = (
+        Robustness.objects.filter(category=category.value)
+        .order_by("-pk")
+        .values_list("findings__form", "findings__slices")
+        .first()
+    )
+    return newest[1] if newest and newest[0] == FORM else []
 
 
 @require_safe
