@@ -19,7 +19,7 @@ from generation.models import Clip, ClipState, Model, Version, VersionState
 from generation.progress import Median
 from ratings import robustness_page
 from ratings.leaderboards import NEW_BELOW, newest_board
-from ratings.models import Leaderboard, Standing
+from ratings.models import Leaderboard, Robustness, Standing
 from ratings.robustness import FORM, newest_findings
 
 PROVISIONAL_BELOW = 300  # votes
