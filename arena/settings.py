@@ -97,11 +97,20 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_connect_timeout": 5,
 }
 CELERY_TASK_DEFAULT_QUEUE = "cpu"
-CELERY_TASK_ROUTES = {"generation.tasks.render_waiting": {"queue": "gpu"}}
+CELERY_TASK_ROUTES = {
+    "generation.tasks.render_waiting": {"queue": "gpu"},
+    "generation.tasks.submit_hosted": {"queue": "hosted"},
+    "generation.tasks.poll_hosted": {"queue": "hosted"},
+}
 CELERY_BEAT_SCHEDULE = {
     # A wake-up that Redis lost is sent again; one that no idle worker took by then evaporates.
     "wake workers": {
         "task": "generation.tasks.wake_workers",
+        "schedule": 10.0,
+        "options": {"expires": 10},
+    },
+    "wake hosted workers": {
+        "task": "generation.tasks.wake_hosted",
         "schedule": 10.0,
         "options": {"expires": 10},
     },
@@ -142,6 +151,11 @@ RENDER_LEASE_SECONDS = env.float("RENDER_LEASE_SECONDS", default=45.0)
 RENDER_ATTEMPTS = env.int("RENDER_ATTEMPTS", default=3)
 # A render that takes longer than this hangs, and its clip goes to another worker.
 RENDER_SECONDS_AT_MOST = env.float("RENDER_SECONDS_AT_MOST", default=3600.0)
+# Clips ordered from paid services: how many are out at once, how long an answer may take, and when
+# an order that is not done is asked after no more.
+HOSTED_JOBS_AT_MOST = env.int("HOSTED_JOBS_AT_MOST", default=20)
+HOSTED_TIMEOUT_SECONDS = env.float("HOSTED_TIMEOUT_SECONDS", default=30.0)
+HOSTED_SECONDS_AT_MOST = env.float("HOSTED_SECONDS_AT_MOST", default=7200.0)
 BATTLE_MINUTES = env.int("BATTLE_MINUTES", default=60)
 
 

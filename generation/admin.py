@@ -28,6 +28,7 @@ from generation.media import send_file
 from generation.models import (
     Clip,
     ClipState,
+    HostedJob,
     Model,
     Prompt,
     PromptSet,
@@ -200,7 +201,7 @@ class VersionAdmin(TableAdmin):
             "What it offers",
             {
                 "fields": (
-                    "categories", "min_seconds", "max_seconds", "price_per_second",
+                    "categories", "min_seconds", "max_seconds", "price_per_second", "budget",
                     "released_on", "availability", "created_at",
                 )
             },
@@ -583,8 +584,19 @@ class ReasonFilter(admin.SimpleListFilter):
         return queryset.exclude(error="").alias(shape=shape_of_error()).filter(shape=self.value())
 
 
+class HostedJobInline(ReadOnlyInline):
+    """The orders of a clip that a paid service makes; most clips have none."""
+
+    model = HostedJob
+    fields = ("state", "submitted_at", "job_id", "polls", "cost", "error", "request", "answer")
+    readonly_fields = fields
+    ordering = ("pk",)
+    verbose_name_plural = "orders"
+
+
 @admin.register(Clip)
 class ClipAdmin(ReadOnlyAdmin):
+    inlines = (HostedJobInline,)
     list_display = (
         "version",
         "prompt",

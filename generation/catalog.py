@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import models, transaction
 
 from generation.models import Clip, Model, Version
 
@@ -100,6 +100,8 @@ def _apply(
     changed = []
     for name, value in wanted.items():
         field = kind._meta.get_field(name)
+        if isinstance(value, float) and isinstance(field, models.DecimalField):
+            value = str(value)  # as it is written, not as the processor rounds it
         value = value if name in links else field.to_python(value)
         if getattr(row, name) != value:
             changed.append(field.attname)

@@ -274,7 +274,7 @@ def import_clip(wanted: Wanted, dry_run: bool = False) -> What:
         if known is not None and known.state == ClipState.READY:
             _refuse_another_file(known, digest, wanted)
             return What.THERE
-        _look_at(master, wanted)
+        look_at(master, wanted)
         started = time.perf_counter()
         files = encode_clip(master, folder, wanted.prompt, wanted.category.value)
         encode_seconds = time.perf_counter() - started
@@ -329,7 +329,7 @@ def _refuse_another_rendition(wanted: Wanted, files: ClipFiles) -> None:
         )
 
 
-def _look_at(master: Path, wanted: Wanted) -> None:
+def look_at(master: Path, wanted: Wanted) -> None:
     """Refuse by the first frame what is not worth encoding, or no clip of this version."""
     unreadable = Refused(f"{master.name} is not a readable MP4, MOV, Matroska or WebM file.")
     try:

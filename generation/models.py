@@ -79,6 +79,13 @@ class Version(models.Model):
     price_per_second = models.DecimalField(
         max_digits=8, decimal_places=4, null=True, blank=True, help_text="US dollars."
     )
+    budget = models.DecimalField(
+        max_digits=10,
+        decimal_places=2,
+        null=True,
+        blank=True,
+        help_text="US dollars that a hosted version may spend on clips; empty is nothing.",
+    )
     released_on = models.DateField(null=True, blank=True)
     availability = models.CharField(max_length=200, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -290,3 +297,72 @@ class Clip(models.Model):
 
     def __str__(self) -> str:
         return f"{self.version_id}/{self.prompt_id}/{self.category}/{self.seed_slot}"
+
+
+class JobState(models.TextChoices):
+    WAITING = "waiting", "Waiting"  # nothing was sent, or what was sent was turned away
+    SUBMITTING = "submitting", "Submitting"  # sent; nobody knows yet whether it arrived
+    SUBMITTED = "submitted", "Submitted"  # accepted, to be polled
+    COLLECTED = "collected", "Collected"
+    FAILED = "failed", "Failed"
+
+
+class HostedJob(models.Model):
+    """One order to a paid service: what was sent, what it answers, what it costs.
+
+    `fence` is the clip's when the job was made or taken over. A job is open until it is collected
+    or failed, and a clip has one open job at most, so nothing is ordered twice.
+    """
+
+    OPEN = (JobState.WAITING, JobState.SUBMITTING, JobState.SUBMITTED)
+
+    clip = models.ForeignKey(Clip, models.PROTECT, related_name="jobs")
+    fence = models.PositiveIntegerField()
+    backend = models.CharField(max_length=40)
+    state = models.CharField(max_length=10, choices=JobState, default=JobState.WAITING)
+    request = models.JSONField(
+        default=dict, blank=True, help_text="As sent, without keys; images by their SHA-256."
+    )
+    answer = models.JSONField(default=dict, blank=True, help_text="The last one, shortened.")
+    job_id = models.CharField(max_length=200, blank=True, help_text="The service's own.")
+    status_url = models.TextField(blank=True)
+    result_url = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    submitted_at = models.DateTimeField(null=True, blank=True, help_text="When it was sent.")
+    next_poll_at = models.DateTimeField(help_text="When a worker looks at it next.")
+    tries = models.PositiveIntegerField(default=0, help_text="Of the step that it is at.")
+    polls = models.PositiveIntegerField(default=0)
+    cost = models.DecimalField(
+        max_digits=10,
+        decimal_places=4,
+        null=True,
+        blank=True,
+        help_text="US dollars, by the version's price; empty if nothing was billed.",
+    )
+    error = models.TextField(blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["clip"],
+                condition=Q(state__in=["waiting", "submitting", "submitted"]),
+                name="job_open_once",
+            ),
+            models.CheckConstraint(
+                name="job_submitted_has_addresses",
+                condition=~Q(state="submitted") | (~Q(status_url="") & ~Q(result_url="")),
+            ),
+            models.CheckConstraint(
+                name="job_failed_says_why", condition=~Q(state="failed") | ~Q(error="")
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["state", "next_poll_at"],
+                name="job_due",
+                condition=Q(state__in=["waiting", "submitting", "submitted"]),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.backend} {self.job_id or self.pk}"

@@ -1,4 +1,4 @@
-"""Celery tasks of the GPU worker and of the beat that keeps it awake."""
+"""Celery tasks of the GPU and hosted workers and of the beat that keeps them awake."""
 
 import logging
 import socket
@@ -13,6 +13,8 @@ from django.db.models import Q
 from django.utils import timezone
 from redis import Redis
 
+from generation.backends import HOSTED
+from generation.hosted import poll_due, submit_waiting, take, work_waiting
 from generation.models import Clip, ClipState
 from generation.rendering import claim, claimable, render_claimed
 
@@ -23,6 +25,8 @@ EXPIRES = 20  # seconds after which a wake-up that nobody took means nothing any
 # More idle workers than this are woken in the next round.
 WAKE_AT_MOST = 16
 QUEUE = "gpu"
+HOSTED_QUEUE = "hosted"
+HOSTED_WAKE_AT_MOST = 8  # each looks at all the jobs that it finds due
 ORPHAN_AGE = timedelta(hours=24)
 
 log = logging.getLogger(__name__)
@@ -36,7 +40,10 @@ def render_waiting() -> int:
     """
     ready, end = 0, time.monotonic() + SHIFT_SECONDS
     while clip := claim(socket.gethostname()):
-        ready += render_claimed(clip)
+        if clip.version.backend in HOSTED:
+            take(clip)  # a hosted worker goes on with it
+        else:
+            ready += render_claimed(clip)
         if time.monotonic() > end:
             render_waiting.apply_async(expires=EXPIRES)
             break
@@ -56,6 +63,32 @@ def wake_workers() -> int:
     for _ in range(count):
         render_waiting.apply_async(expires=EXPIRES)
     return count
+
+
+@shared_task
+def submit_hosted() -> int:
+    """Order clips from paid services; returns how many orders were taken."""
+    return submit_waiting(SHIFT_SECONDS)
+
+
+@shared_task
+def poll_hosted() -> int:
+    """Ask after orders and collect what is done; returns how many clips became ready."""
+    return poll_due(SHIFT_SECONDS)
+
+
+@shared_task
+def wake_hosted() -> int:
+    """Wake hosted workers if they have anything to do, and are not about to wake anyway."""
+    orders, jobs = work_waiting()
+    if not orders and not jobs:
+        return 0
+    with Redis.from_url(settings.CELERY_BROKER_URL) as broker:
+        room = HOSTED_WAKE_AT_MOST - cast(int, broker.llen(HOSTED_QUEUE))
+    wanted = [submit_hosted] * min(orders, 2) + [poll_hosted] * min(jobs, 4)
+    for task in wanted[: max(0, room)]:
+        task.apply_async(expires=EXPIRES)
+    return min(len(wanted), max(0, room))
 
 
 @shared_task
