@@ -46,7 +46,7 @@ from av.video.stream import VideoStream
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from arena.localservers import SITE_ROLE, LocalServers
+from bench.servers import own_servers
 from generation import encoding
 from generation.encoding import RawClip, probe, top_level_boxes, write_master
 
@@ -910,21 +910,8 @@ def main() -> None:
     plan = Plan(given.quick or given.clips, given.audio_every, given.scale, given.seconds)
     if plan.clips < 4 * FOLDS * plan.audio_every / 2:
         parser.error(f"{plan.clips} clips are too few to learn from: ask for 20 or more.")
-    with tempfile.TemporaryDirectory(prefix="photofinish-bench-") as folder:
-        home = Path(folder)
-        home.chmod(0o755)
-        (home / "media").mkdir()
-        with LocalServers(home / "servers", durable=False) as servers:
-            os.environ |= {
-                "DJANGO_SETTINGS_MODULE": "arena.settings",
-                "DATABASE_URL": servers.servers.owner_database_url,
-                "REDIS_URL": servers.servers.redis_url,
-                "SITE_ROLE": SITE_ROLE,
-                "SECRET_KEY": "only for a bench",
-                "DEMO": "1",
-                "MEDIA_STORAGE": f"file://{home / 'media'}",
-            }
-            run(plan, given.processes)
+    with own_servers():
+        run(plan, given.processes)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import numpy as np
 from scipy.special import expit
 
-from arena.localservers import SITE_ROLE, LocalServers
+from bench.servers import own_servers
 from ratings.stats.bootstrap import rating_interval, two_way_bootstrap, vote_bootstrap
 from ratings.stats.bradley_terry import ELO_PER_LOGIT, MEAN_ELO, fit
 from ratings.stats.comparisons import Comparisons, Outcome
@@ -191,18 +191,8 @@ WHERE tablename = 'arena_vote' AND indexname NOT IN (SELECT conname FROM pg_cons
 """
 
 
-def refit_from_postgresql(size: int, home: Path) -> Refit:
-    with LocalServers(home / "servers", durable=False) as servers:
-        os.environ |= {
-            "DJANGO_SETTINGS_MODULE": "arena.settings",
-            "DATABASE_URL": servers.servers.owner_database_url,
-            "REDIS_URL": servers.servers.redis_url,
-            "SITE_ROLE": SITE_ROLE,
-            "SECRET_KEY": "only for a bench",
-            "DEMO": "1",
-            "MEDIA_STORAGE": f"file://{home / 'media'}",
-            "LEDGER_COPY": str(home / "ledger-copy"),
-        }
+def refit_from_postgresql(size: int) -> Refit:
+    with own_servers():
         import django
         from django.core.management import call_command
 
@@ -445,10 +435,7 @@ the whole process. {cores} cores, {date}.
 def refits(folder: Path, options: argparse.Namespace) -> None:
     rows = []
     for size in options.votes or REFIT_SECONDS:
-        # The servers' account, which is not root, passes through.
-        with tempfile.TemporaryDirectory(prefix="photofinish-bench-") as home:
-            Path(home).chmod(0o755)
-            found = fresh(refit_from_postgresql, size, Path(home))
+        found = fresh(refit_from_postgresql, size)
         target = REFIT_SECONDS.get(size)
         rows.append(
             [

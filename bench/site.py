@@ -5,15 +5,13 @@ Django's test client. Times on a shared machine wander, so what counts is each r
 first one.
 """
 
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from arena.localservers import SITE_ROLE, LocalServers
+from bench.servers import own_servers
 
 VERSIONS, PROMPTS, VOTERS = 20, 200, 2000
 SIZES = (10_000, 100_000, 1_000_000)
@@ -83,7 +81,6 @@ def run(home: Path) -> None:
     from ratings.leaderboards import refit
 
     setup_test_environment()
-    (home / "media").mkdir()
     for name in ("r.mp4", "p.jpg"):
         (home / "media" / name).write_bytes(b"x")
     model = Model.objects.create(slug="m", name="M", lab="L", weights="open")
@@ -169,20 +166,8 @@ def run(home: Path) -> None:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="photofinish-bench-") as folder:
-        home = Path(folder)
-        home.chmod(0o755)
-        with LocalServers(home / "servers", durable=False) as servers:
-            os.environ |= {
-                "DJANGO_SETTINGS_MODULE": "arena.settings",
-                "DATABASE_URL": servers.servers.owner_database_url,
-                "REDIS_URL": servers.servers.redis_url,
-                "SITE_ROLE": SITE_ROLE,
-                "SECRET_KEY": "only for a bench",
-                "DEMO": "1",
-                "MEDIA_STORAGE": f"file://{home / 'media'}",
-            }
-            run(home)
+    with own_servers() as home:
+        run(home)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,9 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
-from arena.localservers import SITE_ROLE, LocalServers
+from bench.servers import own_servers
 
 TARGET = 0.05
 AT_LEAST_SECONDS = 5.0
@@ -119,23 +117,9 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=5, help="clips of a round, each way")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="photofinish-bench-") as folder:
-        home = Path(folder)
-        home.chmod(0o755)
-        (home / "media").mkdir()
-        with LocalServers(home / "servers", durable=False) as servers:
-            os.environ |= {
-                "DJANGO_SETTINGS_MODULE": "arena.settings",
-                "DATABASE_URL": servers.servers.owner_database_url,
-                "REDIS_URL": servers.servers.redis_url,
-                "SITE_ROLE": SITE_ROLE,
-                "SECRET_KEY": "only for a bench",
-                "DEMO": "1",
-                "MEDIA_STORAGE": f"file://{home / 'media'}",
-                "OMP_NUM_THREADS": "1",
-                "OPENBLAS_NUM_THREADS": "1",
-            }
-            raise SystemExit(0 if run(options.clips, options.rounds) else 1)
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with own_servers():
+        raise SystemExit(0 if run(options.clips, options.rounds) else 1)
 
 
 if __name__ == "__main__":
