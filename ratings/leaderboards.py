@@ -26,6 +26,8 @@ from ratings.stats import (
     DEFAULT_PRIOR,
     Comparisons,
     Outcome,
+    PairCounts,
+    Ranks,
     Ratings,
     fit,
     rank,
@@ -211,10 +213,11 @@ def rated(
     ratings = fit(votes.comparisons)
     rng = np.random.default_rng(SEED)
     draws = two_way_bootstrap(votes.comparisons, rng=rng, replicates=REPLICATES)
-    ranked = is_ranked(votes.comparisons, ratings)
+    counts = votes.comparisons.collapse()
+    ranked = is_ranked(counts, ratings)
     if ranked.any():
         ratings, draws = recentred(ratings, draws, ranked)
-    rows = _standings(votes, ratings, draws, ranked)
+    rows = _standings(votes, counts, ratings, draws, ranked)
     known = ratings.comparable
     covariance = np.full((known.size, known.size), np.nan)
     covariance[np.ix_(known, known)] = np.cov(draws[:, known], rowvar=False)
@@ -266,31 +269,31 @@ def rounded(value: float) -> float | None:
     return round(float(value), DECIMALS) if np.isfinite(value) else None
 
 
-def is_ranked(comparisons: Comparisons, ratings: Ratings) -> np.ndarray:
+def is_ranked(counts: PairCounts, ratings: Ratings) -> np.ndarray:
     """Which versions have votes enough to be ranked."""
-    ranked: np.ndarray = ratings.comparable & (
-        comparisons.collapse().votes_per_version() >= NEW_BELOW
-    )
+    ranked: np.ndarray = ratings.comparable & (counts.votes_per_version() >= NEW_BELOW)
     return ranked
 
 
-def ranked_only(ratings: Ratings, ranked: np.ndarray) -> Ratings:
-    """The ratings with only these versions comparable: a new one takes no place from others."""
-    return replace(ratings, elo=np.where(ranked, ratings.elo, np.nan), comparable=ranked)
+def ranks_among(ranked: np.ndarray, ratings: Ratings, draws: np.ndarray) -> Ranks:
+    """Ranks with only these versions comparable: a new one takes no place from others."""
+    among = replace(ratings, elo=np.where(ranked, ratings.elo, np.nan), comparable=ranked)
+    return rank(among, np.where(ranked, draws, np.nan), LEVEL)
 
 
 def _standings(
-    votes: CountedVotes, ratings: Ratings, draws: np.ndarray, ranked: np.ndarray
+    votes: CountedVotes,
+    counts: PairCounts,
+    ratings: Ratings,
+    draws: np.ndarray,
+    ranked: np.ndarray,
 ) -> list[Standing]:
     """A row per version."""
-    assert votes.comparisons is not None
-    counts = votes.comparisons.collapse()
     low, high = rating_interval(ratings, draws, LEVEL)
     overall, numbers = win_rates(counts, ratings).overall, counts.votes_per_version()
     if ranked.any():
-        among = ranked_only(ratings, ranked)
-        ranks = rank(among, np.where(ranked, draws, np.nan), LEVEL)
-        leader = int(np.nanargmax(among.elo))
+        ranks = ranks_among(ranked, ratings, draws)
+        leader = int(np.nanargmax(np.where(ranked, ratings.elo, np.nan)))
     return [
         Standing(
             version_id=version,

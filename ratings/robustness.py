@@ -31,7 +31,7 @@ from ratings.leaderboards import (
     is_ranked,
     is_resting,
     newest_board,
-    ranked_only,
+    ranks_among,
     read_votes,
     rounded,
 )
@@ -43,7 +43,6 @@ from ratings.stats import (
     Ratings,
     fit,
     percentile_interval,
-    rank,
     rating_interval,
     recentred,
     two_way_bootstrap,
@@ -95,6 +94,17 @@ def newest_findings(category: str) -> Robustness | None:
     """The newest findings of today's form; what an older release stored is left alone."""
     newest = Robustness.objects.filter(category=category).order_by("-pk").first()
     return newest if newest and newest.findings.get("form") == FORM else None
+
+
+def newest_slices(category: str) -> list[str]:
+    """The slices that have a board of the newest findings; the findings themselves stay there."""
+    newest = (
+        Robustness.objects.filter(category=category)
+        .order_by("-pk")
+        .values_list("findings__form", "findings__slices")
+        .first()
+    )
+    return newest[1] if newest and newest[0] == FORM else []
 
 
 def is_due(category: Category, end: LedgerEnd) -> bool:
@@ -159,7 +169,7 @@ def findings_of(
 
     draws = two_way_bootstrap(comparisons, rng=rng(), replicates=REPLICATES, clusters=clusters)
     control = vote_bootstrap(comparisons, rng=rng(), replicates=REPLICATES)
-    ranked = is_ranked(comparisons, ratings)
+    ranked = is_ranked(comparisons.collapse(), ratings)
     intervals = _intervals(ratings, draws, control, clusters, ranked)
     if ranked.any():
         ratings, draws = recentred(ratings, draws, ranked)
@@ -249,8 +259,7 @@ def _lead(
     """The first two ranked versions, the interval of the points between them, and who is tied."""
     if np.count_nonzero(ranked) < 2:
         return {}
-    among = ranked_only(ratings, ranked)
-    ranks = rank(among, np.where(ranked, draws, np.nan), LEVEL)
+    ranks = ranks_among(ranked, ratings, draws)
     order = np.argsort(-np.where(ranked, ratings.elo, -np.inf), kind="stable")
     leader, runner_up = (int(index) for index in order[:2])
     points = ratings.elo[leader] - ratings.elo[runner_up]

@@ -41,6 +41,7 @@ def context_of(findings: dict[str, Any]) -> dict[str, Any]:
         "swayed": _swayed(findings["swayed"]),
         "columns": [names[versions[i]] for i in order[:MATRIX_AT_MOST]],
         "pairs": _pair_rows(findings, names, order[:MATRIX_AT_MOST]),
+        "pair_votes": PAIR_VOTES,
         "pairs_off": _pairs_off(findings, names, order),
         "pairs_left_out": max(0, len(order) - MATRIX_AT_MOST),
     }
@@ -144,8 +145,6 @@ def _influence(findings: dict[str, Any], names: dict[int, str]) -> dict[str, Any
         prompt["text"] = Prompt.objects.values_list("text", flat=True).get(pk=prompt["id"])
     fewest = found["fewest"]
     return {
-        "leader": names[found["leader"]],
-        "runner_up": names[found["runner_up"]],
         "lead": found["lead"],
         "of": found["of"],
         "fewest": {**fewest, "name": names.get(fewest["new_leader"])},

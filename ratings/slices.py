@@ -19,12 +19,12 @@ from ratings.leaderboards import (
     CountedVotes,
     blank_board,
     is_ranked,
-    ranked_only,
+    ranks_among,
     rounded,
     store,
 )
 from ratings.models import Leaderboard, Standing
-from ratings.stats import Ratings, fit, rank
+from ratings.stats import Ratings, fit
 from ratings.stats.slices import FALSE_DISCOVERIES, Slices, slices
 
 METHOD = (
@@ -79,15 +79,15 @@ def rated_slices(
     made = []
     for place, (tag, member) in enumerate(members.items()):
         part = votes.comparisons.select(member)
-        board = blank_board(category, votes, METHOD, SLICE_SETTINGS)
+        prompts = np.unique(part.prompt)
+        # Tags may be changed later, so the board says which prompts it is of.
+        named = ",".join(str(votes.prompts[index]) for index in prompts)
+        of = {"prompts": sha256(named.encode()).hexdigest()[:16]}
+        board = blank_board(category, votes, METHOD, SLICE_SETTINGS | of)
         board.slice = tag
         board.votes = part.n_votes
         board.voters = np.unique(part.voter).size
-        prompts = np.unique(part.prompt)
         board.prompts = prompts.size
-        # Tags may be changed later, so the board says which prompts it is of.
-        named = ",".join(str(votes.prompts[index]) for index in prompts)
-        board.settings = SLICE_SETTINGS | {"prompts": sha256(named.encode()).hexdigest()[:16]}
         board.simulated_votes = int(np.count_nonzero(votes.simulated[member]))
         wins = part.collapse().wins_per_version()
         made.append((board, _standings(votes, ratings, found, place, wins)))
@@ -98,7 +98,7 @@ def _among_ranked(votes: CountedVotes) -> CountedVotes:
     """The votes between ranked versions; versions and prompts keep their places."""
     if votes.comparisons is None:
         return votes
-    ranked = is_ranked(votes.comparisons, fit(votes.comparisons))
+    ranked = is_ranked(votes.comparisons.collapse(), fit(votes.comparisons))
     among = ranked[votes.comparisons.left] & ranked[votes.comparisons.right]
     if not among.any():
         return replace(votes, comparisons=None)
@@ -124,9 +124,7 @@ def _standings(
             bounded=np.full(known.size, ""),
             covariance=found.covariance[place],
         )
-        ranks = rank(
-            ranked_only(own, ranked), np.where(ranked, _draws(found, place), np.nan), LEVEL
-        )
+        ranks = ranks_among(ranked, own, _draws(found, place))
         leader = int(np.nanargmax(np.where(ranked, pooled, np.nan)))
     else:
         ranked = np.zeros_like(ranked)

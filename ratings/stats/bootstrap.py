@@ -42,8 +42,6 @@ from ratings.stats.sandwich import Clustered, sandwich
 # 16 MB, so that the work stays near the processor whatever the number of replicates.
 BATCH_NUMBERS = 2_000_000
 BATCH_AT_LEAST, BATCH_AT_MOST = 8, 250
-# Ratings closer than this, in Elo points, are the same but for the solver's rounding.
-NO_SPREAD = 1e-4
 # Draws whose standard deviation is below this share of the likelihood's own error do not vary as
 # the votes could have: all were ties. (Many ties thin the spread less: nine in ten to a third.)
 STILL_BELOW = 0.3
@@ -136,9 +134,9 @@ def two_way_bootstrap(
     variance is raised by G / (G - 1), G the number of voters or prompts, and its draws get the
     tails of a t distribution, for each version with the degrees of freedom of its own votes:
     one less than the effective number of voters or prompts, whichever is less, and no wider than
-    the prior allows. The effective
-    number is ``(sum_g n_g)^2 / sum_g n_g^2``, n_g the version's votes in cluster g (Kish 1965,
-    Survey Sampling), so one voter who cast most of the votes does not count as many.
+    the prior allows. The effective number is ``(sum_g n_g)^2 / sum_g n_g^2``, n_g the
+    version's votes in cluster g (Kish 1965, Survey Sampling), so one voter who cast most of the
+    votes does not count as many.
 
     Where there is only one voter nothing says how others would differ, and the votes are
     resampled in that voter's place; the same holds for one prompt. Such an interval is about
@@ -324,7 +322,7 @@ def _clusters_resampled(
     first, second = component.versions[component.first], component.versions[component.second]
     row[first, second] = np.arange(pairs)  # wins of the first of the pair
     row[second, first] = np.arange(pairs) + pairs  # and of the second, further down
-    # Single precision is exact for halves below eight million, and a pair of versions has fewer.
+    # Single precision: exact for halves up to eight million votes of a pair, seven digits beyond.
     points = np.ones(votes.n_votes, np.float32) if votes.weight is None else votes.weight.copy()
     points[votes.outcome == Outcome.TIE] /= 2
     left = votes.outcome != Outcome.RIGHT

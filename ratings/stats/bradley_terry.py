@@ -24,6 +24,8 @@ MEAN_ELO = 1000.0
 # average version are one standard deviation away. At 300 votes it moves a rating by well under
 # a tenth of its standard error.
 DEFAULT_PRIOR = 400.0
+# Ratings closer than this, in Elo points, are the same but for the solver's rounding.
+NO_SPREAD = 1e-4
 # Newton's next step in natural logits below which a fit is done: two millionths of an Elo point,
 # and still above the rounding error of a hundred million votes.
 TOLERANCE = 1e-8

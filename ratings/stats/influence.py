@@ -9,8 +9,14 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.special import expit
 
-from ratings.stats.bootstrap import NO_SPREAD
-from ratings.stats.bradley_terry import DEFAULT_PRIOR, ELO_PER_LOGIT, Ratings, fit, require_prior
+from ratings.stats.bradley_terry import (
+    DEFAULT_PRIOR,
+    ELO_PER_LOGIT,
+    NO_SPREAD,
+    Ratings,
+    fit,
+    require_prior,
+)
 from ratings.stats.comparisons import (
     Comparisons,
     FloatArray,

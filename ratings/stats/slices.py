@@ -13,8 +13,8 @@ from scipy.sparse import csr_array, hstack
 from scipy.special import ndtri, softmax, stdtr, stdtrit
 from scipy.stats import false_discovery_control
 
-from ratings.stats.bootstrap import NO_SPREAD, STILL_BELOW, require_level
-from ratings.stats.bradley_terry import DEFAULT_PRIOR, Ratings, fit
+from ratings.stats.bootstrap import STILL_BELOW, require_level
+from ratings.stats.bradley_terry import DEFAULT_PRIOR, NO_SPREAD, Ratings, fit
 from ratings.stats.comparisons import BoolArray, Comparisons, FloatArray, IntArray, compact
 from ratings.stats.sandwich import bread, clustered, vote_scores
 

@@ -18,7 +18,7 @@ from ratings.leaderboards import (
     refit,
 )
 from ratings.models import Leaderboard
-from ratings.robustness import newest_findings
+from ratings.robustness import newest_slices
 from ratings.slices import METHOD as SLICE_METHOD
 from ratings.slices import rated_slices
 
@@ -50,8 +50,7 @@ class Command(BaseCommand):
         for category in Category:
             # The refits' own copy of the votes is not to be believed here: it is read anew.
             with tempfile.TemporaryDirectory() as folder:
-                newest = newest_findings(category.value)
-                for name in ["", *(newest.findings["slices"] if newest else [])]:
+                for name in ["", *newest_slices(category.value)]:
                     board = newest_board(category.value, name)
                     if board is not None:
                         checked.append(self._verify(board, Path(folder)))
