@@ -8,9 +8,10 @@ The way of one clip, each step a conditional update whose rows are counted:
     collected   the file was fetched, checked, encoded and published, as of any other clip
     failed      why, in words, on the job and on the clip
 
-An order is sent again only when it surely did not arrive: nobody answered the door, or the answer
-was 429, 500, 502 or 503. An order without an answer may be billed. It is never sent again by
-itself: the clip fails and says so. What is only asked for or fetched can be tried again at will.
+An order is sent again only when it surely was not taken: nobody answered the door, or the service
+turned it away for now, as its documents say. An order without an answer may be billed. It is never
+sent again by itself: the clip fails and says so. What is only asked for or fetched can be tried
+again at will. A service that is full (429) gets one order now and then until it takes one.
 
 No worker waits for a service. `next_poll_at` says when a job is looked at next; whoever looks moves
 it on first, so that two workers never look at one job, and one that dies is stood in for.
@@ -31,7 +32,7 @@ from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from django.conf import settings
@@ -41,7 +42,16 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
-from generation.backends import HOSTED, CannotRender, Failed, Order, Pending, Unreadable, hosted
+from generation.backends import HOSTED, CannotRender
+from generation.backends.ordering import (
+    Accepted,
+    Failed,
+    Hosted,
+    Order,
+    Pending,
+    Unreadable,
+    hosted,
+)
 from generation.categories import Category
 from generation.encoding import EncodingError
 from generation.importing import Refused, Wanted, look_at
@@ -57,11 +67,15 @@ from generation.rendering import (
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5
-TURNED_AWAY = (429, 500, 502, 503)  # by a service that has not taken the order
 # 15, 30 ... 480 s of waiting and seven tries: a quarter of an hour of trouble passes unnoticed.
 SUBMIT_TRIES = 7
+FULL_SECONDS = 30  # between orders to a service that is full and does not say for how long
+FULL_AT_MOST = timedelta(days=1)  # daily quotas begin anew by then
 COLLECT_TRIES = 5  # 20, 40, 80, 160 s
 LONGEST_WAIT = 3600  # s; a Retry-After beyond it is not believed
+REDIRECTS = 5
+SECRET_HEADERS = ("authorization", "x-goog-api-key")
+PNG = "iVBORw0KGgo"  # how a PNG file begins in base64
 ANSWER_BYTES = 1 << 20
 KEPT_CHARACTERS = 4000  # of an answer, on its job
 FILE_BYTES = 500 << 20  # a minute of 4K at 60 Mbit/s
@@ -83,17 +97,14 @@ SUFFIXES = {
 # --- claiming ------------------------------------------------------------------------------------
 
 
-def take(clip: Clip) -> HostedJob:
+def _take(clip: Clip) -> None:
     """The open job of a clip that was just claimed; an order that is out is taken over."""
-    with transaction.atomic():
-        job = clip.jobs.filter(state__in=HostedJob.OPEN).first() or HostedJob(
-            clip=clip, backend=clip.version.backend, next_poll_at=Now()
-        )
-        job.fence = clip.fence
-        # Nobody else writes a job whose clip has just been claimed: they miss the new fence.
-        job.save(update_fields=["fence"] if job.pk else None)
-        _held(job).update(lease_expires_at=Now() + CLIP_LEASE)
-        return job
+    job = clip.jobs.filter(state__in=HostedJob.OPEN).first() or HostedJob(
+        clip=clip, backend=clip.version.backend, next_poll_at=Now()
+    )
+    job.fence = clip.fence
+    # Nobody else writes a job whose clip has just been claimed: they miss the new fence.
+    job.save(update_fields=["fence"] if job.pk else None)
 
 
 def _claimable() -> QuerySet[Clip]:
@@ -102,7 +113,13 @@ def _claimable() -> QuerySet[Clip]:
         state__in=(ClipState.WAITING, ClipState.RENDERING),
         version__state=VersionState.ACTIVE,
         version__backend__in=HOSTED,
-    )
+    ).exclude(version__backend__in=_full())
+
+
+def _full() -> QuerySet[HostedJob, str]:
+    """Services that said 429 and are waited for: the order that they refused is sent first."""
+    jobs = HostedJob.objects.filter(state=JobState.WAITING, next_poll_at__gt=Now())
+    return jobs.filter(submitted_at__isnull=False, tries=0).values_list("backend", flat=True)
 
 
 @transaction.atomic
@@ -122,14 +139,15 @@ def _claim() -> bool:
         steps=0,
     )
     clip.fence += 1
-    take(clip)
+    _take(clip)
     return True
 
 
 def _due(*states: JobState) -> QuerySet[HostedJob]:
     jobs = HostedJob.objects.filter(state__in=states, next_poll_at__lte=Now())
     # What is ordered is paid for and collected; what is not waits while its version is paused.
-    return jobs.exclude(Q(state=JobState.WAITING) & ~Q(clip__version__state=VersionState.ACTIVE))
+    idle = ~Q(clip__version__state=VersionState.ACTIVE) | Q(backend__in=_full())
+    return jobs.exclude(Q(state=JobState.WAITING) & idle)
 
 
 @transaction.atomic
@@ -212,7 +230,7 @@ def _submit(job: HostedJob) -> bool:
     try:
         reply = _ask("POST", order.url, order.headers, order.body)
     except NotSent as error:
-        _turned_away(job, f"{service.SERVICE} can't be reached ({error}).", None)
+        _turned_away(job, f"{service.SERVICE} can't be reached ({error}).")
         return False
     except NoAnswer as error:
         log.warning("job %s: no answer to an order (%s)", job.pk, error)
@@ -239,7 +257,7 @@ def _set_aside(job: HostedJob, order: Order) -> bool:
             )
         changed = _mine(job).update(
             state=JobState.SUBMITTING,
-            request=_recorded({"url": order.url, "body": order.body}),
+            request=_recorded({"url": order.url, "body": order.body, "notes": order.notes}),
             submitted_at=Now(),
             next_poll_at=Now() + _look_lease(),
             tries=F("tries") + 1,
@@ -263,28 +281,41 @@ def _cost(version: Version, order: Order) -> Decimal:
 
 
 def _read_acceptance(job: HostedJob, order: Order, reply: "Reply") -> bool:
+    """True when the service took the order and said where to ask."""
     service, answer = hosted(job.backend), reply.json()
-    name = service.SERVICE
     keep = {"answer": _recorded(answer, order.headers)}
-    if reply.status in TURNED_AWAY:
-        reason = f"{name} turned the order away with {reply.status}: {service.reason_in(answer)}"
-        _turned_away(job, reason, reply.retry_after, order.headers)
-        return False
-    if reply.status in (408, 504):  # somebody in between gave up waiting
-        _mine(job).update(error=f"a gateway's {reply.status}", **keep)
-        return False
     if not 200 <= reply.status < 300:
-        reason = f"{name} refused the order with {reply.status}: {service.reason_in(answer)}"
-        _fail(job, reason, billed=False, headers=order.headers, **keep)
+        _read_refusal(job, order, reply, keep)
         return False
     try:
-        accepted = service.read_accepted(answer)
+        accepted = service.read_accepted(order.url, answer)
+        if isinstance(accepted, Failed):
+            reason = f"{service.SERVICE} refused the order: {accepted.reason}"
+            _fail(job, reason, accepted.billed, order.headers, **keep)
+            return False
         for url in (accepted.status_url, accepted.result_url):
             _refuse_elsewhere(url, order.url)
     except Unreadable as error:
-        reason = f"{name} took the order, but its answer can't be used: {error}."
-        _fail(job, reason, billed=True, headers=order.headers, **keep)
+        reason = f"{service.SERVICE} took the order, but its answer can't be used: {error}."
+        _fail(job, reason, True, order.headers, **keep)
         return False
+    return _write_down(job, accepted, keep)
+
+
+def _read_refusal(job: HostedJob, order: Order, reply: "Reply", keep: Mapping[str, Any]) -> None:
+    service, answer = hosted(job.backend), reply.json()
+    said = f"the order with {reply.status}: {service.reason_in(answer)}"
+    if service.turned_away(reply.status, answer):
+        reason = f"{service.SERVICE} turned away {said}"
+        (_full_up if reply.status == 429 else _turned_away)(job, reason, reply, order.headers)
+    elif reply.status == 408 or reply.status >= 500:  # somebody in between gave up, or worse
+        _mine(job).update(error=f"only a {reply.status}", **keep)
+    else:
+        _fail(job, f"{service.SERVICE} refused {said}", False, order.headers, **keep)
+
+
+def _write_down(job: HostedJob, accepted: Accepted, keep: Mapping[str, Any]) -> bool:
+    name = hosted(job.backend).SERVICE
     where = {
         "job_id": accepted.job_id[:200],
         "status_url": accepted.status_url,
@@ -304,32 +335,53 @@ def _read_acceptance(job: HostedJob, order: Order, reply: "Reply") -> bool:
 
 def _refuse_elsewhere(url: str, base: str) -> None:
     """The key goes to where orders go, and nowhere else."""
+    if not _same_host(url, base):
+        raise Unreadable("it names an address on another host")
+
+
+def _same_host(url: str, base: str) -> bool:
     try:
         given, own = (
             (parts.scheme, parts.hostname, parts.port) for parts in map(urlsplit, (url, base))
         )
     except ValueError:
         raise Unreadable("it names an address that is none") from None
-    if given != own:
-        raise Unreadable("it names an address on another host")
+    return given == own
 
 
 def _turned_away(
     job: HostedJob,
     reason: str,
-    retry_after: float | None,
+    reply: "Reply | None" = None,
     headers: Mapping[str, str] | None = None,
 ) -> None:
     """Nothing was accepted: wait and send the order again, so many times."""
     if job.tries >= SUBMIT_TRIES:
         _fail(job, f"{reason} That was try {job.tries}, the last.", False, headers)
         return
-    wait = retry_after if retry_after is not None else 15 * 2 ** (job.tries - 1)
+    wait = 15.0 * 2 ** (job.tries - 1)
+    if reply is not None and reply.retry_after is not None:
+        wait = reply.retry_after
+    _wait(job, wait, reason, headers)
+
+
+def _full_up(job: HostedJob, reason: str, reply: "Reply", headers: Mapping[str, str]) -> None:
+    """The service takes no more for now: its orders wait, for a day at most."""
+    if job.created_at + FULL_AT_MOST < timezone.now():
+        _fail(job, f"{reason} So it has been for a day.", False, headers)
+        return
+    _wait(job, reply.retry_after or FULL_SECONDS, reason, headers, tries=0)
+
+
+def _wait(
+    job: HostedJob, seconds: float, reason: str, headers: Mapping[str, str] | None, **also: int
+) -> None:
     _mine(job).update(
         state=JobState.WAITING,
         cost=None,
-        next_poll_at=Now() + timedelta(seconds=wait),
+        next_poll_at=Now() + timedelta(seconds=seconds),
         error=_text(reason, headers),
+        **also,
     )
 
 
@@ -368,9 +420,9 @@ def _is_ours(job: HostedJob) -> bool:
     if state == ClipState.READY:
         _mine(job).update(state=JobState.COLLECTED, error="")
     elif state == ClipState.FAILED:
-        _mine(job).update(
-            state=JobState.FAILED, error="The clip was failed while its order was out."
-        )
+        what = "before its order was sent." if job.state == JobState.WAITING else "meanwhile."
+        out = f" {_cancel(job)}" if job.state == JobState.SUBMITTED else ""
+        _mine(job).update(state=JobState.FAILED, error=f"The clip was failed {what}{out}")
     return False  # a clip that waits again takes its job over when it is claimed
 
 
@@ -416,11 +468,28 @@ def _later(job: HostedJob, error: str, **keep: Any) -> None:
             f"{hosted(job.backend).SERVICE} had not finished {job.job_id} after "
             f"{settings.HOSTED_SECONDS_AT_MOST:g} s and is asked no more."
         )
-        _fail(job, f"{reason} {error}".strip(), billed=True, **keep)
+        _fail(job, " ".join(filter(None, (reason, error, _cancel(job)))), billed=True, **keep)
         return
     _mine(job).update(
         polls=F("polls") + 1, next_poll_at=Now() + _pause(job), error=_text(error), **keep
     )
+
+
+def _cancel(job: HostedJob) -> str:
+    """Ask the service to make no clip any more; what became of it, in a sentence."""
+    service = hosted(job.backend)
+    how = service.cancel(job.status_url)
+    if how is None:
+        return f"{service.SERVICE} has no way to cancel an order."
+    try:
+        headers = service.headers()
+        reply = _ask(*how, headers)
+    except (CannotRender, NotSent, NoAnswer) as error:
+        return f"It could not be cancelled there ({str(error).rstrip('.')})."
+    if 200 <= reply.status < 300:
+        return "It was cancelled there."
+    reason = _text(service.reason_in(reply.json()), headers)
+    return f"It could not be cancelled there, which answers {reply.status}: {reason}"
 
 
 def _collect(job: HostedJob, headers: Mapping[str, str]) -> bool:
@@ -438,7 +507,7 @@ def _collect(job: HostedJob, headers: Mapping[str, str]) -> bool:
                 reason = f"{service.SERVICE} failed: {result.reason}"
                 _fail(job, reason, result.billed, headers, **keep)
                 return False
-            file = _download(result, Path(name))
+            file = _download(result, Path(name), _file_key(service, headers), job.result_url)
             _publish(job, file, Path(name))
             return True
         except LeaseLost as error:
@@ -455,6 +524,10 @@ def _collect(job: HostedJob, headers: Mapping[str, str]) -> bool:
             log.exception("job %s: the result could not be stored", job.pk)
             _fetch_again(job, f"The result could not be stored ({type(error).__name__}: {error}).")
     return False
+
+
+def _file_key(service: Hosted, headers: Mapping[str, str]) -> Mapping[str, str]:
+    return headers if service.FILE_WITH_KEY else {}
 
 
 def _publish(job: HostedJob, file: "File", folder: Path) -> None:
@@ -602,11 +675,24 @@ class File:
     whole: bool
 
 
-def _download(url: str, folder: Path) -> File:
-    """Copy the result, without the key; Unreadable or NoAnswer says why it did not work."""
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise Unreadable("its address is none of the web")
-    with _sending("GET", url, headers={"Accept-Encoding": "identity"}) as reply:
+@contextmanager
+def _opening(url: str, key: Mapping[str, str], own: str) -> Any:
+    """The file, wherever its address leads; the key, if one is needed, stays with the service."""
+    for _ in range(REDIRECTS):
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise Unreadable("its address is none of the web")
+        headers = {"Accept-Encoding": "identity", **(key if _same_host(url, own) else {})}
+        with _sending("GET", url, headers=headers, allow_redirects=False) as reply:
+            if not reply.is_redirect:
+                yield reply
+                return
+            url = urljoin(url, reply.headers["Location"])
+    raise Unreadable("its address leads on and on")
+
+
+def _download(url: str, folder: Path, key: Mapping[str, str], own: str) -> File:
+    """Copy the result; Unreadable or NoAnswer says why it did not work."""
+    with _opening(url, key, own) as reply:
         if reply.status_code != 200:
             gone = " (the address may have expired)" if reply.status_code in (403, 404, 410) else ""
             raise Unreadable(f"its address answers {reply.status_code}{gone}")
@@ -629,7 +715,7 @@ def _download(url: str, folder: Path) -> File:
 
 def _secrets(headers: Mapping[str, str] | None) -> list[str]:
     """Whole header values and their last words: “Key abc…” and “abc…”."""
-    values = [v for name, v in (headers or {}).items() if name.lower() == "authorization"]
+    values = [v for name, v in (headers or {}).items() if name.lower() in SECRET_HEADERS]
     return [text for value in values for text in (value, value.split()[-1])]
 
 
@@ -645,8 +731,9 @@ def _recorded(value: Any, headers: Mapping[str, str] | None = None) -> Any:
 
     def clean(item: Any) -> Any:
         if isinstance(item, str):
-            if item.startswith("data:"):
-                return f"{item.split(',')[0]},sha256:{sha256(item.encode()).hexdigest()}"
+            if item.startswith(("data:", PNG)):
+                kind = "data:image/png;base64" if item.startswith(PNG) else item.split(",")[0]
+                return f"{kind},sha256:{sha256(item.encode()).hexdigest()}"
             return _text(item, headers)
         if isinstance(item, float) and not math.isfinite(item):
             return str(item)

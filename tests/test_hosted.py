@@ -1,15 +1,11 @@
 """An operator lets a paid service make clips: each is ordered once, whatever goes wrong."""
 
 import io
-import json
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,125 +15,30 @@ from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 from redis import Redis
 
-from generation.catalog import load_catalog
 from generation.categories import Category
-from generation.hosted import poll_due, submit_waiting, take
+from generation.hosted import poll_due, submit_waiting
 from generation.models import Clip, ClipState, HostedJob, JobState, PromptSet, Version
-from generation.rendering import claim, queue_clips
+from generation.rendering import claimable, queue_clips
 from generation.tasks import poll_hosted, render_waiting, submit_hosted, wake_hosted
+from tests.services import FILE, Answer, Fal, serving
 from tests.test_import_clips import film
 
 pytestmark = pytest.mark.django_db
 
-KEY = "f4l-5ecret-0123456789:abcdef"
-SETTINGS: dict[str, Any] = {
-    "text_model": "somebody/fast/text-to-video",
-    "image_model": "somebody/fast/image-to-video",
-    "sound": True,
-    "durations": {"2": "2s", "4": "4s"},
-    "aspects": ["1:1"],
-    "names": {
-        "aspect": "aspect_ratio", "image": "image_url", "sound": "generate_audio", "seed": "seed",
-    },
-    "arguments": {"auto_fix": False},
-}  # fmt: skip
-
-
-@dataclass
-class Answer:
-    status: int = 200
-    body: Any = None
-    headers: dict[str, str] = field(default_factory=dict)
-    delay: float = 0.0
-    cut: int = 0  # so many bytes at the end are announced and not sent
-
-
-@dataclass
-class Fal:
-    """What the service is to answer, and what it got.
-
-    Each list is used from its front, and its last one for ever.
-    """
-
-    address: str = ""
-    orders: list[Answer] = field(default_factory=list)
-    states: list[Answer] = field(default_factory=list)
-    results: list[Answer] = field(default_factory=list)
-    files: list[Answer] = field(default_factory=list)
-    got: list[tuple[str, str, dict[str, str], Any]] = field(default_factory=list)
-
-    def posts(self) -> list[tuple[str, Any]]:
-        return [(path, body) for method, path, _, body in self.got if method == "POST"]
-
-    def fetched(self) -> int:
-        return sum(path == "/file.mp4" for _, path, _, _ in self.got)
-
-    def answer(self, method: str, path: str) -> Answer:
-        if method == "POST":
-            one = self._next(self.orders)
-            if one is not None:
-                return one
-            base = f"{self.address}/somebody/fast/requests/r-{len(self.posts())}"
-            names = {"status_url": f"{base}/status", "response_url": base}
-            return Answer(body={"request_id": f"r-{len(self.posts())}", **names})
-        if path.endswith("/status"):
-            return self._next(self.states) or Answer(body={"status": "COMPLETED"})
-        if path == "/file.mp4":
-            return self._next(self.files) or Answer(404)
-        return self._next(self.results) or Answer(
-            body={"video": {"url": f"{self.address}/file.mp4"}}
-        )
-
-    @staticmethod
-    def _next(answers: list[Answer]) -> Answer | None:
-        if len(answers) > 1:
-            return answers.pop(0)
-        return answers[0] if answers else None
-
-
-class Handler(BaseHTTPRequestHandler):
-    fal: Fal
-
-    def _reply(self) -> None:
-        length = int(self.headers.get("Content-Length", 0))
-        sent = json.loads(self.rfile.read(length)) if length else None
-        self.fal.got.append((self.command, self.path, dict(self.headers), sent))
-        answer = self.fal.answer(self.command, self.path)
-        time.sleep(answer.delay)
-        body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
-        self.send_response(answer.status)
-        kind = "video/mp4" if isinstance(answer.body, bytes) else "application/json"
-        for name, value in {"Content-Type": kind, **answer.headers}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: len(body) - answer.cut])
-
-    do_GET = do_POST = _reply  # noqa: N815
-
-    def log_message(self, *_: object) -> None:
-        """Keep the tests' output to what matters."""
+KEY = Fal.keys["FAL_KEY"]
+SETTINGS = Fal.settings
 
 
 @pytest.fixture
 def fal(monkeypatch: pytest.MonkeyPatch, settings, tmp_path: Path) -> Iterator[Fal]:
     """A service that makes clips at once, until told otherwise."""
     fal = Fal()
-    server = ThreadingHTTPServer(
-        ("127.0.0.1", 0), type("FalHandler", (Handler,), {"fal": fal, "timeout": 5})
-    )
-    server.daemon_threads = True
-    fal.address = f"http://127.0.0.1:{server.server_address[1]}"
-    fal.files = [Answer(body=film(tmp_path / "made.mp4", seconds=2, sound=True).read_bytes())]
-    monkeypatch.setenv("FAL_KEY", KEY)
-    monkeypatch.setenv("FAL_URL", fal.address)
+    clip = film(tmp_path / "made.mp4", seconds=2, sound=True).read_bytes()
     settings.HOSTED_TIMEOUT_SECONDS = 2
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield fal
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(fal, clip):
+        monkeypatch.setenv("FAL_KEY", KEY)
+        monkeypatch.setenv("FAL_URL", fal.address)
+        yield fal
 
 
 @pytest.fixture
@@ -175,7 +76,7 @@ def wait_of(job: HostedJob) -> float:
 
 class TestAnOrder:
     def test_becomes_a_clip(self, fal: Fal, one: Callable[[], Clip], rival: Version) -> None:
-        fal.states = [
+        fal.jobs = [
             Answer(202, {"status": "IN_QUEUE", "queue_position": 3}),
             Answer(202, {"status": "IN_PROGRESS"}),
             Answer(body={"status": "COMPLETED"}),
@@ -194,8 +95,9 @@ class TestAnOrder:
         assert (clip.width, clip.lease_expires_at) == (64, None)
         assert clip.loudness is not None
         assert Path(clip.master.path).read_bytes() == fal.files[0].body  # byte for byte
-        ((path, body),) = fal.posts()
-        assert path == "/somebody/fast/text-to-video"
+        (order,) = fal.posts
+        body = order.body
+        assert order.path == "/somebody/fast/text-to-video"
         assert body == {
             "prompt": clip.prompt.text,
             "duration": "2s",
@@ -209,8 +111,9 @@ class TestAnOrder:
     def test_carries_the_first_frame(self, fal: Fal, rival: Version, few: PromptSet) -> None:
         queue_clips(Category.I2V_SILENT, few, [rival])
         work()
-        ((path, body),) = fal.posts()
-        assert path == "/somebody/fast/image-to-video"
+        (order,) = fal.posts
+        body = order.body
+        assert order.path == "/somebody/fast/image-to-video"
         assert body["image_url"].startswith("data:image/png;base64,")
         assert body["generate_audio"] is False
         assert "aspect_ratio" not in body
@@ -228,8 +131,8 @@ class TestAnOrder:
         self.again()
         work()
         assert one().state == ClipState.READY
-        for _, path, headers, _ in fal.got:
-            assert ("Authorization" in headers) == (path != "/file.mp4")
+        for message in fal.got:
+            assert ("Authorization" in message.headers) == (message.path != FILE)
         rows = [*HostedJob.objects.values(), *Clip.objects.values(), *Version.objects.values()]
         assert "[key] is not known" in str(rows)
         assert KEY not in str(rows)
@@ -255,23 +158,24 @@ class TestAnOrder:
             broker.delete("hosted")
 
     def test_is_left_to_hosted_workers_by_the_gpu(self, fal: Fal, one: Callable[[], Clip]) -> None:
+        assert claimable() == 0
         assert render_waiting() == 0
-        assert HostedJob.objects.get().state == JobState.WAITING
-        assert not fal.got
+        assert (one().state, one().attempts) == (ClipState.WAITING, 0)
         work()
         assert one().state == ClipState.READY
-        assert len(fal.posts()) == 1
+        assert len(fal.posts) == 1
 
     def test_that_is_out_outlives_the_claim(self, fal: Fal, one: Callable[[], Clip]) -> None:
         """The clip is claimed anew, as after a day without hosted workers: its job goes along."""
         submit_waiting(60)
-        Clip.objects.update(lease_expires_at=timezone.now() - timedelta(seconds=1))
-        assert render_waiting() == 0
+        expired = timezone.now() - timedelta(seconds=1)
+        Clip.objects.update(lease_expires_at=expired, attempts=99)
+        assert (render_waiting(), submit_waiting(60)) == (0, 0)
         job = HostedJob.objects.get()
         assert (job.state, job.fence, one().fence) == (JobState.SUBMITTED, 2, 2)
         work()
         assert one().state == ClipState.READY
-        assert len(fal.posts()) == 1
+        assert len(fal.posts) == 1
 
     def test_is_collected_although_its_version_was_paused(
         self, fal: Fal, one: Callable[[], Clip]
@@ -308,7 +212,7 @@ class TestMoney:
             "This clip would cost $0.20; rival has a budget of $0.30 and has spent $0.20. Raise "
             "the budget and try it again."
         )
-        assert len(fal.posts()) == 1
+        assert len(fal.posts) == 1
         assert Clip.objects.filter(state=ClipState.READY).count() == 1
         assert HostedJob.objects.get(clip=failed).cost is None
 
@@ -342,16 +246,16 @@ class TestMoney:
         work()
         assert one().error == "fal refused the order with 422: duration is unknown."
         assert HostedJob.objects.get().cost is None
-        assert len(fal.posts()) == 1
+        assert len(fal.posts) == 1
 
     def test_of_a_failure_after_acceptance_is_spent(
         self, fal: Fal, one: Callable[[], Clip]
     ) -> None:
-        fal.states = [Answer(body={"status": "COMPLETED", "error": "Content policy"})]
+        fal.jobs = [Answer(body={"status": "COMPLETED", "error": "Content policy"})]
         work()
         assert one().error == "fal failed: Content policy. Counted as spent: $0.20."
         assert HostedJob.objects.get().cost == Decimal("0.2")
-        assert len(fal.posts()) == 1
+        assert len(fal.posts) == 1
 
 
 class TestBeforeAcceptance:
@@ -365,12 +269,12 @@ class TestBeforeAcceptance:
         assert "429: Slow down." in job.error
         assert wait_of(job) == pytest.approx(77, abs=2)
         assert submit_waiting(60) == 0  # not before its time
-        assert len(fal.posts()) == 1
+        assert len(fal.posts) == 1
         del fal.orders[:]
         due()
         work()
         assert one().state == ClipState.READY
-        assert len(fal.posts()) == 2
+        assert len(fal.posts) == 2
 
     def test_an_error_that_passes_is_waited_out(self, fal: Fal, one: Callable[[], Clip]) -> None:
         base = f"{fal.address}/somebody/fast/requests/x"
@@ -378,13 +282,13 @@ class TestBeforeAcceptance:
         fal.orders = [Answer(500, {"detail": "Oh"}), Answer(503), Answer(200, taken)]
         work()
         assert one().state == ClipState.READY
-        assert len(fal.posts()) == 3
+        assert len(fal.posts) == 3
 
     def test_an_error_that_stays_ends(self, fal: Fal, one: Callable[[], Clip]) -> None:
         fal.orders = [Answer(500, {"detail": "Oh"})]
         work()
-        assert one().error == ("fal turned the order away with 500: Oh. That was try 7, the last.")
-        assert len(fal.posts()) == 7
+        assert one().error == ("fal turned away the order with 500: Oh. That was try 7, the last.")
+        assert len(fal.posts) == 7
         assert HostedJob.objects.get().cost is None
 
     def test_nobody_at_the_door_is_tried_again(
@@ -410,7 +314,7 @@ class TestNoAnswer:
         ("answer", "why"),
         [
             (Answer(delay=1.0), "nothing for 0.3 s"),
-            (Answer(504, {"detail": "Gateway"}), "a gateway's 504"),
+            (Answer(504, {"detail": "Gateway"}), "only a 504"),
         ],
     )
     def test_ends_in_words(
@@ -430,14 +334,14 @@ class TestNoAnswer:
         )
         job.refresh_from_db()
         assert (job.state, job.cost) == (JobState.FAILED, Decimal("0.2"))
-        assert len(fal.posts()) == 1
+        assert len(fal.posts) == 1
 
     def test_of_a_worker_that_died_while_sending(self, fal: Fal, one: Callable[[], Clip]) -> None:
         submit_waiting(60)
         HostedJob.objects.update(state=JobState.SUBMITTING, status_url="", result_url="")
         work()
         assert "no answer came (the worker died)" in one().error
-        assert len(fal.posts()) == 1
+        assert len(fal.posts) == 1
 
     def test_is_not_forgotten_while_the_clip_is_claimed_anew(
         self, fal: Fal, one: Callable[[], Clip]
@@ -445,15 +349,12 @@ class TestNoAnswer:
         submit_waiting(60)
         HostedJob.objects.update(state=JobState.SUBMITTING)
         Clip.objects.update(lease_expires_at=timezone.now() - timedelta(seconds=1))
-        clip = claim("a GPU worker")
-        assert clip is not None
-        due()
-        assert poll_due(60) == 0
-        assert HostedJob.objects.get().state == JobState.SUBMITTING
-        take(clip)
+        assert submit_waiting(60) == 0
+        job = HostedJob.objects.get()
+        assert (job.state, job.fence, one().fence) == (JobState.SUBMITTING, 2, 2)
         work()
         assert "may have been billed" in one().error
-        assert len(fal.posts()) == 1
+        assert len(fal.posts) == 1
 
     @pytest.mark.parametrize(
         ("answer", "said"),
@@ -477,7 +378,7 @@ class TestNoAnswer:
         work()
         assert f"fal took the order, but its answer can't be used: {said}" in one().error
         assert HostedJob.objects.get().cost == Decimal("0.2")
-        assert len(fal.posts()) == 1
+        assert len(fal.posts) == 1
 
 
 class TestTheResult:
@@ -500,7 +401,7 @@ class TestTheResult:
         due()
         assert poll_due(60) == 1
         assert one().state == ClipState.READY
-        assert len(fal.posts()) == 1
+        assert len(fal.posts) == 1
 
     def test_that_never_comes_ends_in_words(self, fal: Fal, one: Callable[[], Clip]) -> None:
         fal.files = [Answer(404, {})]
@@ -509,8 +410,8 @@ class TestTheResult:
             "The result of r-1 can't be fetched: its address answers 404 (the address may have "
             "expired). That was try 5, the last. Counted as spent: $0.20."
         )
-        assert fal.fetched() == 5
-        assert len(fal.posts()) == 1
+        assert fal.fetched == 5
+        assert len(fal.posts) == 1
 
     def test_that_is_no_clip_is_final(
         self, fal: Fal, one: Callable[[], Clip], tmp_path: Path
@@ -519,7 +420,7 @@ class TestTheResult:
         fal.files = [Answer(body=wide.read_bytes())]
         work()
         assert "What fal made can't be used: result.mp4 is 128x64, not 1:1" in one().error
-        assert fal.fetched() == 1
+        assert fal.fetched == 1
         assert HostedJob.objects.get().cost == Decimal("0.2")
 
     def test_that_the_model_refused_is_final(self, fal: Fal, one: Callable[[], Clip]) -> None:
@@ -530,7 +431,7 @@ class TestTheResult:
     def test_that_is_never_done_is_given_up(
         self, fal: Fal, one: Callable[[], Clip], settings
     ) -> None:
-        fal.states = [Answer(202, {"status": "IN_PROGRESS"})]
+        fal.jobs = [Answer(202, {"status": "IN_PROGRESS"})]
         submit_waiting(60)
         work(3)
         assert one().state == ClipState.RENDERING
@@ -538,14 +439,15 @@ class TestTheResult:
         HostedJob.objects.update(submitted_at=late)
         work(1)
         assert one().error == (
-            "fal had not finished r-1 after 7200 s and is asked no more. Counted as spent: $0.20."
+            "fal had not finished r-1 after 7200 s and is asked no more. It was cancelled there. "
+            "Counted as spent: $0.20."
         )
-        assert len(fal.posts()) == 1
+        assert len(fal.posts) == 1
 
     def test_is_asked_for_while_the_service_stumbles(
         self, fal: Fal, one: Callable[[], Clip]
     ) -> None:
-        fal.states = [
+        fal.jobs = [
             Answer(500, {}), Answer(429, {}), Answer(200, b"no json"), Answer(401, {}),
             Answer(200, {"status": "NEW"}), Answer(body={"status": "COMPLETED"}),
         ]  # fmt: skip
@@ -583,8 +485,8 @@ def test_many_workers_order_each_clip_once(fal: Fal, rival: Version, few: Prompt
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(fal.posts()) == 3
-    assert len({body["prompt"] + str(body["generate_audio"]) for _, body in fal.posts()}) == 3
+    assert len(fal.posts) == 3
+    assert len({m.body["prompt"] + str(m.body["generate_audio"]) for m in fal.posts}) == 3
     assert Clip.objects.filter(error__contains="a budget of $0.65").count() == 1
     due()
     assert poll_due(60) == 3
@@ -594,14 +496,14 @@ def test_many_workers_order_each_clip_once(fal: Fal, rival: Version, few: Prompt
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"durations": {"1": "1"}, "sound": False}, "It makes no sound"),
+        ({"durations": {"1": "1"}, "sound": "never"}, "It makes no sound"),
         ({"durations": {}}, "It makes no length that is listed; 1 s were asked for."),
         ({"aspects": ["16:9"]}, "It makes 16:9 from text, not 1:1."),
         ({"text_model": "../secret"}, "setting text_model is '../secret'"),
         ({"text_model": None}, "its settings have no text_model"),
         ({"arguments": {"seed": 1}}, "The argument seed is set by the arena"),
         ({"colour": 1}, "Unknown fal setting colour"),
-        ({"sound": "yes"}, "say true or false"),
+        ({"sound": "yes"}, "it can be switch, always, never"),
     ],
 )
 def test_what_it_could_never_make_is_refused_in_words(
@@ -611,14 +513,3 @@ def test_what_it_could_never_make_is_refused_in_words(
     queued = queue_clips(Category.T2V_AUDIO, few, [version])
     assert queued.added == 0
     assert said in queued.refused[0]
-
-
-def test_the_catalogues_example_is_a_draft_that_could_be_ordered(few: PromptSet) -> None:
-    load_catalog()
-    version = Version.objects.get(slug="kling-3-standard")
-    assert (version.state, version.budget) == ("draft", None)
-    Version.objects.filter(pk=version.pk).update(state="active")
-    version.refresh_from_db()
-    for category in Category:
-        queued = queue_clips(category, few, [version])
-        assert (bool(queued.added), queued.refused) == (True, [])
