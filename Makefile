@@ -28,7 +28,7 @@ endef
 # Checks print in the order in which they are listed, pytest last.
 .NOTPARALLEL:
 
-.PHONY: help demo manage admin test lint bench-site bench-ratings bench-coverage bench-worker bench-blind venv venv-dev chromium
+.PHONY: help demo manage admin test lint bench-site bench-ratings bench-coverage bench-worker bench-gpu bench-blind venv venv-dev chromium
 
 help:
 	@echo "make demo    run the arena at http://127.0.0.1:$(PORT)   (PORT=8000 VOTERS=300)"
@@ -39,6 +39,7 @@ help:
 	@echo "make bench-site  what the pages cost as votes grow"
 	@echo "make bench-blind     can a voter's machine tell versions apart              (ARGS='--quick')"
 	@echo "make bench-worker    what the worker's path adds to the bare model"
+	@echo "make bench-gpu       what clips cost on this machine's GPU              (ARGS='--cpu')"
 	@echo "make bench-ratings   how fast the ratings are, beside other libraries   (ARGS='--only i,ii')"
 	@echo "make bench-coverage  how often the intervals hold the truth             (ARGS='--sets 500')"
 	@echo "make venv    only install"
@@ -69,6 +70,9 @@ $(VENV)/peers/ready: requirements-bench.txt
 
 bench-worker: venv
 	$(PY) -m bench.worker $(ARGS)
+
+bench-gpu: venv
+	$(PY) -m bench.gpu $(ARGS)
 
 bench-blind: venv
 	$(PY) -m bench.blind $(ARGS)

@@ -1,4 +1,8 @@
-"""Reads the catalogue of models and versions into the database, as often as one likes."""
+"""Reads the catalogue of models and versions into the database, as often as one likes.
+
+Here is also what a version must meet before it is activated and before a clip of it is queued: the
+terms of its categories, what it declares of itself, and what its backend can do.
+"""
 
 import tomllib
 from collections.abc import Mapping
@@ -6,12 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
 
-from generation.models import Clip, Model, Version
+from generation.backends import CannotRender, NeverRenders, Request, backend
+from generation.categories import Category, Conditions, nearest_aspect, ratio, resolution_class
+from generation.models import Clip, Model, Version, VersionState
+from generation.scenes.grammar import parse
+from generation.scenes.renderer import first_frame
 
 CATALOG = Path(__file__).with_name("catalog.toml")
+CATALOGS = (CATALOG, Path(__file__).with_name("catalog-open.toml"))
+# Every backend can read it, those of the small world too.
+SAMPLE_TEXT = "a big red circle bounces by day"
+SAMPLE_PIXELS = 640  # every aspect is cut exactly; some services take no side below 300
 MODEL_FIELDS = {
     "slug", "name", "lab", "weights", "licence", "released_on", "links", "description", "in_house",
 }  # fmt: skip
@@ -43,14 +56,15 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise CatalogError(f"{path} is not valid TOML: {error}.") from None
 
 
-def load_catalog(path: Path = CATALOG) -> Loaded:
-    """Create or update every model and version named in the file, all or nothing.
+def load_catalog(*paths: Path) -> Loaded:
+    """Create or update every model and version named in the files, all or nothing.
 
-    Entries that left the file stay in the database: their clips and votes are history.
+    Without files it is the repository's own catalogue. Entries that left a file stay in the
+    database: their clips and votes are history.
     """
-    document, loaded = read_toml(path), Loaded()
+    documents, loaded = [read_toml(path) for path in paths or CATALOGS], Loaded()
     with transaction.atomic():
-        for entry in document.get("model", []):
+        for entry in (entry for document in documents for entry in document.get("model", [])):
             versions = entry.pop("version", [])
             model = _apply(Model, entry, MODEL_FIELDS, {}, loaded)
             for fields in versions:
@@ -59,8 +73,17 @@ def load_catalog(path: Path = CATALOG) -> Loaded:
                     "model_id": model.pk,
                     "parent_id": _parent(parent, fields.get("slug")).pk if parent else None,
                 }
-                _apply(Version, fields, VERSION_FIELDS, links, loaded)
+                version = _apply(Version, fields, VERSION_FIELDS, links, loaded)
+                if version.state == VersionState.ACTIVE:
+                    _check_active(version)
     return loaded
+
+
+def _check_active(version: Version) -> None:
+    try:
+        check_version(version)
+    except CannotRender as error:
+        raise CatalogError(f"The version {version.slug} can't be active: {error}") from None
 
 
 def _parent(slug: str, child: str | None) -> Version:
@@ -131,4 +154,74 @@ def refuse_frozen_change(version: Version, changed: list[str]) -> None:
         raise CatalogError(
             f"The version {version.slug} has clips, so its {', '.join(frozen)} can't change: "
             "enter the change as a new version."
+        )
+
+
+def check_version(version: Version) -> None:
+    """CannotRender if the version could not compete in one of its categories.
+
+    Tried are the shortest and the longest clip it declares, of the aspect nearest to its own.
+    """
+    comes_as_files = version.backend == "imported"  # and its settings are a note
+    if not comes_as_files:
+        _check_agreement(version)
+    aspect = nearest_aspect(version.width, version.height)
+    for category in (Category(value) for value in version.categories):
+        for seconds in (version.min_seconds, version.max_seconds):
+            request = Request(
+                SAMPLE_TEXT,
+                Conditions(aspect, seconds),
+                category.audio,
+                seed=0,
+                image=_sample_image(aspect) if category.task == "i2v" else None,
+            )
+            check_terms(version, category, request.conditions)
+            if not comes_as_files:
+                backend(version.backend).check(version.settings, request)
+
+
+def _sample_image(aspect: str) -> np.ndarray:
+    """Where the sample text begins, cut to the aspect."""
+    square = first_frame(SAMPLE_TEXT, parse(SAMPLE_TEXT), SAMPLE_PIXELS)
+    height = round(SAMPLE_PIXELS / max(1, ratio(aspect)))
+    width = round(SAMPLE_PIXELS * min(1, ratio(aspect)))
+    return square[:height, :width]
+
+
+def _check_agreement(version: Version) -> None:
+    """What stands both in the catalogue's fields and in the settings stands there alike."""
+    for name in ("width", "height", "fps"):
+        declared, set_to = getattr(version, name), version.settings.get(name)
+        if set_to is not None and set_to != declared:
+            raise CannotRender(
+                f"Its {name} is {declared:g} in the catalogue and {set_to!r} in its settings: "
+                "they must agree."
+            )
+
+
+def check_clip(version: Version, category: Category, request: Request) -> None:
+    """CannotRender if the version can't make this clip as everybody else makes it."""
+    backend(version.backend).check(version.settings, request)
+    check_terms(version, category, request.conditions)
+
+
+def check_terms(version: Version, category: Category, conditions: Conditions) -> None:
+    """The category's terms, and the lengths that the version declares."""
+    least, most = category.terms.fps
+    if not least <= version.fps <= most:
+        raise NeverRenders(
+            f"It makes {version.fps:g} frames a second; {category.value} asks for {least:g} to "
+            f"{most:g}."
+        )
+    made = resolution_class(version.width, version.height)
+    admitted = category.terms.resolutions[conditions.aspect]
+    if made not in admitted:
+        raise CannotRender(
+            f"Its {version.width}x{version.height} pixels are of the class {made}; "
+            f"{category.value} at {conditions.aspect} asks for {', '.join(admitted)}."
+        )
+    if not version.min_seconds <= conditions.seconds <= version.max_seconds:
+        raise CannotRender(
+            f"It makes clips of {version.min_seconds:g} to {version.max_seconds:g} s, not of "
+            f"{conditions.seconds:g} s."
         )

@@ -4,26 +4,36 @@ A version's settings say everything that determines its clips; nothing is guesse
 
     pipeline   class name, one of KINDS, such as "WanPipeline"
     source     "org/name" on the Hugging Face hub, or an absolute directory
-    revision   the commit, 40 hexadecimal digits: needed for the hub, refused for a directory
+    revision   of the hub's repository: the commit, 40 hexadecimal digits
+    digest     of a directory: what `python -m generation.backends.diffusers DIRECTORY` prints
     dtype      "bfloat16", "float16" or "float32"
     offload    "none", "model" or "sequential": what leaves the GPU while it is not needed
     width, height, frames, fps
     arguments  the rest of the pipeline's call: num_inference_steps, guidance_scale ...
+    tiling     whether the VAE works in tiles; left out, it does not
+    scheduler  what differs from the scheduler that comes with the weights: class, flow_shift ...
+    guider     what differs from the guider that comes with the weights: guidance_scale ...
+    t2v, i2v   tables: what one task has otherwise. Their weights may be two repositories, but size,
+               length, frame rate, dtype and offload belong to the version
 
 The library rounds a size or a frame count that doesn't fit and logs a warning. Here that is an
 error, before anything is loaded: two versions are only comparable if each made what it was asked.
+Without a revision or a digest a version can be entered, and neither activated nor rendered.
 
-One pipeline stays loaded per worker process. Weights are read from safetensors files alone, and
-no code that lies beside them is ever run.
+Pipelines stay loaded while they fit (generation/backends/warm.py). Weights are read from
+safetensors files alone, and no code that lies beside them is ever run.
 """
 
-import gc
+import functools
+import hashlib
 import inspect
+import json
 import logging
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +42,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from generation.backends import CannotRender, Progress, Request
+from generation.backends import CannotRender, NeverRenders, Progress, Request
+from generation.backends.warm import WARM
+from generation.categories import ratio
 from generation.encoding import FILL_WITHIN, SOUND_SLACK, RawClip
 
 log = logging.getLogger(__name__)
@@ -48,6 +60,7 @@ class Kind:
     frame_step: int  # frames are 1 more than a multiple of this
     rate_argument: str = ""  # by what name the model is told the frame rate, if it is told
     float32: tuple[str, ...] = ()  # components whose authors run them in full precision
+    sized: bool = True  # whether it is told the size; if not, it takes its own from the image
 
 
 # Read in the source of diffusers 0.42.1. Where a class itself only asks for multiples of its VAE's
@@ -64,11 +77,18 @@ KINDS: Mapping[str, Kind] = {
     "CogVideoXPipeline": Kind("never", False, 16, 8),
     "CogVideoXImageToVideoPipeline": Kind("always", False, 16, 8),
     "HunyuanVideo15Pipeline": Kind("never", False, 16, 4),
+    "HunyuanVideo15ImageToVideoPipeline": Kind("always", False, 16, 4, sized=False),
+    "Kandinsky5T2VPipeline": Kind("never", False, 16, 4),
+    "Kandinsky5I2VPipeline": Kind("always", False, 16, 4),
     "MochiPipeline": Kind("never", False, 16, 6),
 }
 SETTINGS = {
     "pipeline", "source", "dtype", "offload", "width", "height", "frames", "fps", "arguments",
 }  # fmt: skip
+PINS = {"revision", "digest"}
+OPTIONAL = PINS | {"tiling", "scheduler", "guider"}
+TASKS = ("t2v", "i2v")
+OF_A_TASK = {"pipeline", "source", "arguments", "scheduler", "guider"} | PINS
 DTYPES = ("bfloat16", "float16", "float32")
 OFFLOADS = ("none", "model", "sequential")
 # Set from the request and from the settings above, or not to be set at all.
@@ -80,6 +100,7 @@ RESERVED = {
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 GPU = True
 COMMIT = re.compile(r"[0-9a-f]{40}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
 # Within this a rendition fills its canvas, so that no bars tell which model made it.
 ASPECT_TOLERANCE = FILL_WITHIN
 
@@ -88,72 +109,96 @@ ASPECT_TOLERANCE = FILL_WITHIN
 
 
 def check(settings: Mapping[str, Any], request: Request) -> None:
+    settings = of_task(settings, request)
     kind = _check_settings(settings)
     _check_grid(settings, kind.multiple, kind.frame_step)
     _check_request(settings, kind, request)
 
 
+def of_task(settings: Mapping[str, Any], request: Request) -> dict[str, Any]:
+    """The settings that hold for what is asked: the task's own over those beside its table."""
+    for task in TASKS:
+        table = settings.get(task, {})
+        if not isinstance(table, Mapping):
+            raise NeverRenders(f"The setting {task} is {table!r}; it must be a table.")
+        if other := set(table) - OF_A_TASK:
+            raise NeverRenders(
+                f"The setting {', '.join(sorted(other))} can't differ between tasks: take it out "
+                f"of {task}."
+            )
+    common = {name: value for name, value in settings.items() if name not in TASKS}
+    return {**common, **settings.get("t2v" if request.image is None else "i2v", {})}
+
+
 def _check_settings(settings: Mapping[str, Any]) -> Kind:
-    """The settings by themselves: complete, known, and pinned to one revision."""
+    """The settings by themselves: complete, known, and pinned to files that can't change."""
     if missing := SETTINGS - set(settings):
-        raise CannotRender(f"The diffusers setting {', '.join(sorted(missing))} is missing.")
-    if unknown := set(settings) - SETTINGS - {"revision"}:
-        raise CannotRender(
+        raise NeverRenders(f"The diffusers setting {', '.join(sorted(missing))} is missing.")
+    if unknown := set(settings) - SETTINGS - OPTIONAL:
+        raise NeverRenders(
             f"Unknown diffusers setting {', '.join(sorted(unknown))}; there are "
-            f"{', '.join(sorted(SETTINGS | {'revision'}))}."
+            f"{', '.join(sorted(SETTINGS | OPTIONAL))}, t2v and i2v."
         )
-    pipeline, source = settings["pipeline"], settings["source"]
+    pipeline = settings["pipeline"]
     if not (isinstance(pipeline, str) and pipeline in KINDS):
-        raise CannotRender(
+        raise NeverRenders(
             f"The pipeline “{pipeline}” is not known here; known are {', '.join(KINDS)}."
         )
-    _check_source(source, settings.get("revision"))
+    _check_source(settings)
     for name, known in (("dtype", DTYPES), ("offload", OFFLOADS)):
         if settings[name] not in known:
-            raise CannotRender(
+            raise NeverRenders(
                 f"The setting {name} is {settings[name]!r}; it can be {', '.join(known)}."
             )
     for name in ("width", "height", "frames"):
         if type(settings[name]) is not int or settings[name] < 1:
-            raise CannotRender(
+            raise NeverRenders(
                 f"The setting {name} is {settings[name]!r}; it must be a whole number above 0."
             )
     fps = settings["fps"]
     if type(fps) not in (int, float) or not (math.isfinite(fps) and fps > 0):
-        raise CannotRender(f"The setting fps is {fps!r}; it must be a number above 0.")
+        raise NeverRenders(f"The setting fps is {fps!r}; it must be a number above 0.")
+    if type(settings.get("tiling", False)) is not bool:
+        raise NeverRenders(f"The setting tiling is {settings['tiling']!r}; it is true or false.")
+    for name in ("arguments", "scheduler", "guider"):
+        if not isinstance(settings.get(name, {}), Mapping):
+            raise NeverRenders(f"The setting {name} is {settings[name]!r}; it must be a table.")
     _check_arguments(settings["arguments"])
     return KINDS[pipeline]
 
 
-def _check_source(source: Any, revision: Any) -> None:
+def _check_source(settings: Mapping[str, Any]) -> None:
+    """The source has the one form or the other, and is pinned the way of its form."""
+    source = settings["source"]
     if isinstance(source, str) and Path(source).is_absolute():
-        if revision is not None:
-            raise CannotRender(
-                f"The source {source} is a directory, which has no revision: remove the setting."
-            )
-    elif not (isinstance(source, str) and HUB_NAME.fullmatch(source)):
-        raise CannotRender(
+        pin, other, form = "digest", "revision", DIGEST
+        how = f"a directory: set digest to what `python -m {__name__} {source}` prints"
+    elif isinstance(source, str) and HUB_NAME.fullmatch(source):
+        pin, other, form = "revision", "digest", COMMIT
+        how = "on the hub: set revision to the 40 hexadecimal digits of a commit"
+    else:
+        raise NeverRenders(
             f"The source {source!r} is neither “org/name” on the hub nor an absolute directory."
         )
-    elif not (isinstance(revision, str) and COMMIT.fullmatch(revision)):
-        raise CannotRender(
-            f"The source {source} must be pinned: set revision to the 40 hexadecimal digits of a "
-            f"commit, not {revision!r}."
+    if settings.get(other) is not None:
+        raise NeverRenders(
+            f"The source {source} has no {other}, because it is {how.split(':')[0]}."
         )
+    value = settings.get(pin)
+    if not (isinstance(value, str) and form.fullmatch(value)):
+        raise NeverRenders(f"The source {source} must be pinned. It is {how}, not {value!r}.")
 
 
-def _check_arguments(arguments: Any) -> None:
-    if not isinstance(arguments, Mapping):
-        raise CannotRender(f"The setting arguments is {arguments!r}; it must be a table.")
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
     if reserved := RESERVED & set(arguments):
-        raise CannotRender(
+        raise NeverRenders(
             f"The argument {', '.join(sorted(reserved))} is set by the arena: remove it from "
             "arguments."
         )
     # The defaults of a library change with it; the number of steps is what a version stands for.
     steps = arguments.get("num_inference_steps")
     if type(steps) is not int or steps < 1:
-        raise CannotRender(
+        raise NeverRenders(
             f"The argument num_inference_steps is {steps!r}; it must be a whole number above 0."
         )
 
@@ -162,13 +207,13 @@ def _check_grid(settings: Mapping[str, Any], multiple: int, frame_step: int) -> 
     """Refuse what the pipeline would round."""
     pipeline, width, height = settings["pipeline"], settings["width"], settings["height"]
     if width % multiple or height % multiple:
-        raise CannotRender(
+        raise NeverRenders(
             f"{pipeline} can't make {width}x{height}: both must be multiples of {multiple}; the "
             f"nearest are {_nearest(width, multiple)}x{_nearest(height, multiple)}."
         )
     frames = settings["frames"]
     if excess := (frames - 1) % frame_step:
-        raise CannotRender(
+        raise NeverRenders(
             f"{pipeline} can't make {frames} frames: they must be 1 more than a multiple of "
             f"{frame_step}; the nearest are {frames - excess} and {frames - excess + frame_step}."
         )
@@ -186,9 +231,9 @@ def _check_request(settings: Mapping[str, Any], kind: Kind, request: Request) ->
         raise CannotRender(f"{pipeline} takes no reference image: ask it for text to video only.")
     if request.audio and not kind.sound:
         raise CannotRender(f"{pipeline} makes no sound: ask it for silent clips only.")
-    across, down = (int(part) for part in request.conditions.aspect.split(":"))
-    if _differ(width / height, across / down):
-        fitting = _nearest(height * across / down, kind.multiple)
+    wanted = ratio(request.conditions.aspect)
+    if _differ(width / height, wanted):
+        fitting = _nearest(height * wanted, kind.multiple)
         raise CannotRender(
             f"{width}x{height} is not {request.conditions.aspect} within {ASPECT_TOLERANCE:.0%}: "
             f"{fitting}x{height} would be nearest."
@@ -217,63 +262,40 @@ def _differ(one: float, other: float) -> bool:
 
 
 def render(settings: Mapping[str, Any], request: Request, progress: Progress) -> RawClip:
-    """Make the clip on the warm pipeline, loading it first if it is another one.
+    """Make the clip on the warm pipeline, loading it first if it is not.
 
-    When the GPU's memory runs out, everything is dropped and the clip is tried once more with
+    When the GPU's memory runs out although nothing else is loaded, the clip is tried once more with
     sequential offload and a tiled VAE. A pipeline that needed that stays so while it is warm.
     """
     check(settings, request)
-    made = _attempt(settings, request, progress, frugal=False)
-    if made is None:
-        log.warning(
-            "%s from %s ran out of GPU memory: trying once more, slowly, with sequential offload "
-            "and a tiled VAE",
-            settings["pipeline"],
-            settings["source"],
-        )
-        unload()
-        made = _attempt(settings, request, progress, frugal=True)
-    if made is None:
-        unload()
-        raise RuntimeError(
-            f"{settings['pipeline']} from {settings['source']} runs out of GPU memory even with "
-            "sequential offload and a tiled VAE: give the worker a GPU with more memory."
-        )
-    return made
+    settings = of_task(settings, request)
+    return WARM.within_memory(
+        f"{settings['pipeline']} from {settings['source']}",
+        lambda frugal: _make(settings, request, progress, frugal=frugal),
+    )
 
 
-def _attempt(
+def _make(
     settings: Mapping[str, Any], request: Request, progress: Progress, *, frugal: bool
-) -> RawClip | None:
-    """The clip, or None when the GPU's memory ran out.
-
-    The exception ends here because its traceback would keep the tensors of the attempt alive.
-    """
-    import torch
-
+) -> RawClip:
+    pipe = _warmed(settings, frugal)
+    call = _call(settings, request)
+    progress(0, settings["arguments"]["num_inference_steps"])
+    pipe.progress_bar = functools.partial(StepBar, progress)
     try:
-        pipe = _warmed(settings, frugal)
-        call = _call(pipe, settings, request, progress)
-        progress(0, settings["arguments"]["num_inference_steps"])
-        try:
-            output = pipe(**call)
-        except BaseException:
-            pipe.maybe_free_model_hooks()  # a run that breaks off leaves models on the GPU
-            raise
-        progress(pipe.num_timesteps, pipe.num_timesteps)
-        frames = _pixels(output.frames, settings, request)
-        if not request.audio:
-            return RawClip(frames, float(settings["fps"]), None, None)
-        rate = _sample_rate(pipe)
-        sound = _sound(getattr(output, "audio", None), rate, len(frames), settings)
-        return RawClip(frames, float(settings["fps"]), sound, rate)
-    except torch.OutOfMemoryError:
-        return None
+        output = pipe(**call)
+    except BaseException:
+        pipe.maybe_free_model_hooks()  # a run that breaks off leaves models on the GPU
+        raise
+    frames = _pixels(output.frames, settings, request)
+    if not request.audio:
+        return RawClip(frames, float(settings["fps"]), None, None)
+    rate = _sample_rate(pipe)
+    sound = _sound(getattr(output, "audio", None), rate, len(frames), settings)
+    return RawClip(frames, float(settings["fps"]), sound, rate)
 
 
-def _call(
-    pipe: Any, settings: Mapping[str, Any], request: Request, progress: Progress
-) -> dict[str, Any]:
+def _call(settings: Mapping[str, Any], request: Request) -> dict[str, Any]:
     """Everything that is handed to the pipeline's call."""
     import torch
 
@@ -281,58 +303,44 @@ def _call(
     call = {
         **settings["arguments"],
         "prompt": request.text,
-        "width": settings["width"],
-        "height": settings["height"],
         "num_frames": settings["frames"],
         # On the CPU, so that a seed means the same noise on every kind of machine.
         "generator": torch.Generator("cpu").manual_seed(request.seed),
         "output_type": "np",
     }
+    if kind.sized:
+        call |= {"width": settings["width"], "height": settings["height"]}
     if kind.rate_argument:
         call[kind.rate_argument] = settings["fps"]
     if request.image is not None:
         size = (settings["width"], settings["height"])
         image = Image.fromarray(request.image)
         call["image"] = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
-    if "callback_on_step_end" in inspect.signature(type(pipe).__call__).parameters:
-        call["callback_on_step_end"] = _step_callback(progress)
     return call
 
 
-def _step_callback(progress: Progress) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]:
-    """Reports each step; what `progress` raises ends the run."""
+class StepBar:
+    """Stands where the library has its progress bar and reports each step.
 
-    def after_step(pipe: Any, step: int, _: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        progress(step + 1, pipe.num_timesteps)
-        return tensors
+    All pipelines tell their bar; HunyuanVideo's know no callback. What `progress` raises ends the
+    run.
+    """
 
-    return after_step
+    def __init__(self, progress: Progress, iterable: None = None, total: int = 0) -> None:
+        self.progress, self.step, self.total = progress, 0, total
+
+    def __enter__(self) -> "StepBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, steps: int = 1) -> None:
+        self.step += steps
+        self.progress(self.step, self.total)
 
 
 # --- the warm pipeline ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Warm:
-    """The pipeline that is loaded, and what it was loaded from."""
-
-    key: tuple[Any, ...]
-    frugal: bool
-    pipe: Any
-
-
-_warm: Warm | None = None
-
-
-def unload() -> None:
-    """Drop the warm pipeline and give its memory back."""
-    import torch
-
-    global _warm
-    _warm = None
-    gc.collect()  # offload hooks and their models refer to each other
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _warmed(settings: Mapping[str, Any], frugal: bool) -> Any:
@@ -341,26 +349,36 @@ def _warmed(settings: Mapping[str, Any], frugal: bool) -> Any:
 
     import diffusers
 
-    global _warm
     pipeline_class = getattr(diffusers, settings["pipeline"])
     _check_argument_names(pipeline_class, settings)
-    names = ("pipeline", "source", "revision", "dtype", "offload")
-    key = tuple(settings.get(name) for name in names)
-    if _warm is not None and (_warm.key != key or (frugal and not _warm.frugal)):
-        unload()  # before loading, because two pipelines may not fit
-    if _warm is None:
-        _warm = Warm(key, frugal, _load(pipeline_class, settings, frugal))
-    _check_against_weights(_warm.pipe, settings)
-    return _warm.pipe
+
+    @functools.cache
+    def folder() -> str:
+        return _directory(pipeline_class, settings)
+
+    pipe = WARM.model(
+        loaded_from(settings),
+        lambda: _load(pipeline_class, settings, folder(), frugal),
+        size=lambda: sum(file.stat().st_size for file in Path(folder()).rglob("*.safetensors")),
+        on_gpu=settings["offload"] == "none" and not frugal,
+    )
+    _check_against_weights(pipe, settings)
+    return pipe
 
 
-def _load(pipeline_class: Any, settings: Mapping[str, Any], frugal: bool) -> Any:
+def loaded_from(settings: Mapping[str, Any]) -> str:
+    """Everything that decides what is in memory; versions that are alike in it share it."""
+    names = {"pipeline", "source", "dtype", "offload"} | OPTIONAL
+    return json.dumps({name: settings.get(name) for name in names}, sort_keys=True)
+
+
+def _load(pipeline_class: Any, settings: Mapping[str, Any], folder: str, frugal: bool) -> Any:
     import diffusers
     import torch
     import transformers
 
-    offload = "sequential" if frugal else settings["offload"]
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    offload = "sequential" if frugal and device == "cuda" else settings["offload"]
     if offload != "none" and device == "cpu":
         raise RuntimeError(
             f"{settings['pipeline']} from {settings['source']} asks for {offload} offload, but "
@@ -372,13 +390,13 @@ def _load(pipeline_class: Any, settings: Mapping[str, Any], frugal: bool) -> Any
     dtype = getattr(torch, settings["dtype"])
     full = dict.fromkeys(KINDS[settings["pipeline"]].float32, torch.float32)
     pipe = pipeline_class.from_pretrained(
-        _directory(pipeline_class, settings),
+        folder,
         dtype={"default": dtype, **full},
         use_safetensors=True,
         trust_remote_code=False,
     )
-    pipe.set_progress_bar_config(disable=True)
-    if frugal:
+    _adapt(pipe, settings)
+    if frugal or settings.get("tiling"):
         pipe.vae.enable_tiling()
     if offload == "sequential":
         pipe.enable_sequential_cpu_offload()
@@ -387,6 +405,34 @@ def _load(pipeline_class: Any, settings: Mapping[str, Any], frugal: bool) -> Any
     else:
         pipe.to(device)
     return pipe
+
+
+def _adapt(pipe: Any, settings: Mapping[str, Any]) -> None:
+    """Change the scheduler and the guider in what the settings say otherwise."""
+    import diffusers
+
+    if changes := dict(settings.get("scheduler", {})):
+        name = changes.pop("class", type(pipe.scheduler).__name__)
+        found = getattr(diffusers, str(name), None)
+        if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)):
+            raise CannotRender(f"The installed library has no scheduler “{name}”.")
+        scheduler: Any = found
+        _check_names("scheduler", scheduler, changes)
+        pipe.scheduler = scheduler.from_config(pipe.scheduler.config, **changes)
+    if changes := settings.get("guider", {}):
+        if getattr(pipe, "guider", None) is None:
+            raise CannotRender(f"{settings['pipeline']} has no guider: remove the setting.")
+        _check_names("guider", type(pipe.guider), changes)
+        pipe.guider = pipe.guider.new(**changes)
+
+
+def _check_names(what: str, kind: type, changes: Mapping[str, Any]) -> None:
+    known = set(inspect.signature(kind).parameters)
+    if unknown := set(changes) - known:
+        raise CannotRender(
+            f"The {what} has no setting {', '.join(sorted(unknown))}; it has "
+            f"{', '.join(sorted(known))}."
+        )
 
 
 def _check_argument_names(pipeline_class: type, settings: Mapping[str, Any]) -> None:
@@ -411,11 +457,28 @@ def _directory(pipeline_class: Any, settings: Mapping[str, Any]) -> str:
                 f"{source} holds no diffusers pipeline (no model_index.json): put the weights "
                 "there on every machine that renders."
             )
+        if (found := digest_of(Path(source))) != settings["digest"]:
+            raise CannotRender(
+                f"{source} does not hold the files this version was entered with: their digest is "
+                f"{found}, not {settings['digest']}. Enter them as a new version."
+            )
         return source
     folder = pipeline_class.download(
         source, revision=settings["revision"], use_safetensors=True, trust_remote_code=False
     )
     return str(folder)
+
+
+def digest_of(folder: Path) -> str:
+    """SHA-256 over the names and contents of a directory's files, hidden ones apart."""
+    whole = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = file.relative_to(folder).as_posix()
+        if not name.startswith(".") and "/." not in name:  # what a download keeps for itself
+            with file.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            whole.update(f"{digest}  {name}\n".encode())
+    return whole.hexdigest()
 
 
 def _check_against_weights(pipe: Any, settings: Mapping[str, Any]) -> None:
@@ -442,6 +505,14 @@ def _check_against_weights(pipe: Any, settings: Mapping[str, Any]) -> None:
         math.lcm(kind.multiple, patch * _first_attribute(pipe, space)),
         math.lcm(kind.frame_step, _first_attribute(pipe, time)),
     )
+    if not kind.sized:
+        width, height = settings["width"], settings["height"]
+        own = pipe.video_processor.calculate_default_height_width(height, width, pipe.target_size)
+        if own != (height, width):
+            raise CannotRender(
+                f"{settings['pipeline']} from {settings['source']} makes {own[1]}x{own[0]} of an "
+                f"image of {width}x{height}: set width and height to that."
+            )
 
 
 def _first_attribute(pipe: Any, names: tuple[str, ...]) -> int:
@@ -506,3 +577,7 @@ def _sound(
             "video: mend the version's settings."
         )
     return np.ascontiguousarray(np.clip(samples[:, : round(seconds * rate)].T, -1, 1))
+
+
+if __name__ == "__main__":
+    print(digest_of(Path(sys.argv[1])))

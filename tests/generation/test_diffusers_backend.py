@@ -17,21 +17,15 @@ import pytest
 from PIL import Image
 
 from generation.backends import CannotRender, Request, diffusers
+from generation.backends.warm import WARM
 from generation.categories import Category, Conditions
-from generation.encoding import RawClip, probe
+from generation.encoding import probe
 from generation.models import Clip, ClipState, PromptSet
 from generation.rendering import claim, queue_clips, render_claimed
+from tests.generation.tiny_clips import SQUARE, ignore, same, tiny, wish
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WIDE = np.zeros((90, 160, 3), np.uint8)
-SQUARE = np.random.default_rng(5).integers(0, 256, (96, 96, 3), np.uint8)
-# Guidance that the real LTX-2 uses by default, but that needs more layers than two.
-PLAIN_LTX2 = {
-    "stg_scale": 0.0,
-    "audio_stg_scale": 0.0,
-    "modality_scale": 1.0,
-    "audio_modality_scale": 1.0,
-}
 WAN, WAN_IMAGE = "WanPipeline", "WanImageToVideoPipeline"
 LTX2, LTX2_IMAGE = "LTX2Pipeline", "LTX2ImageToVideoPipeline"
 
@@ -71,7 +65,7 @@ def asked(**changes: Any) -> Request:
     [
         (published(), asked()),
         (published(width=848, height=480, frames=121, fps=24), asked()),
-        (published(source="/models/wan", revision=None), asked()),
+        (published(source="/models/wan", revision=None, digest="0" * 64), asked()),
         (published(width=720, height=1280), asked(conditions=Conditions("9:16", 5.0))),
         (published(frames=45), asked(conditions=Conditions("16:9", 2.8))),
         (published(pipeline=WAN_IMAGE), asked(image=WIDE)),
@@ -96,9 +90,18 @@ def test_what_fits_is_accepted(values: dict[str, Any], request_: Request) -> Non
         ({"source": "../models/wan"}, "neither “org/name”"),
         ({"source": 3}, "neither “org/name”"),
         ({"revision": None}, "must be pinned"),
+        ({"revision": ""}, "must be pinned"),
         ({"revision": "main"}, "40 hexadecimal digits of a commit, not 'main'"),
         ({"revision": COMMIT[:7]}, "must be pinned"),
-        ({"source": "/models/wan"}, "a directory, which has no revision"),
+        ({"digest": "0" * 64}, "has no digest, because it is on the hub"),
+        ({"source": "/models/wan"}, "has no revision, because it is a directory"),
+        ({"source": "/models/wan", "revision": None}, "generation.backends.diffusers /models/wan"),
+        ({"source": "/wan", "revision": None, "digest": COMMIT}, "must be pinned"),
+        ({"tiling": "yes"}, "tiling is 'yes'; it is true or false"),
+        ({"scheduler": 5.0}, "scheduler is 5.0; it must be a table"),
+        ({"guider": []}, "guider is .*; it must be a table"),
+        ({"t2v": "wan"}, "t2v is 'wan'; it must be a table"),
+        ({"i2v": {"width": 640}}, "width can't differ between tasks: take it out of i2v"),
         ({"dtype": "int8"}, "dtype is 'int8'; it can be bfloat16, float16, float32"),
         ({"offload": "disk"}, "offload is 'disk'; it can be none, model, sequential"),
         ({"width": 0}, "width is 0; it must be a whole number above 0"),
@@ -213,31 +216,7 @@ def quick(weights: dict[str, Path]) -> Iterator[None]:
     yield
     gc.unfreeze()
     torch.set_num_threads(threads)
-    diffusers.unload()
-
-
-def tiny(pipeline: str, source: Path | str, **changes: Any) -> dict[str, Any]:
-    arguments = {"num_inference_steps": 2, "max_sequence_length": 32}
-    return {
-        "pipeline": pipeline,
-        "source": str(source),
-        "dtype": "float32",
-        "offload": "none",
-        "width": 64,
-        "height": 64,
-        "frames": 17,
-        "fps": 16,
-        "arguments": arguments | (PLAIN_LTX2 if pipeline.startswith("LTX2") else {}),
-        **changes,
-    }
-
-
-def wish(audio: bool = False, image: np.ndarray | None = None, seed: int = 7) -> Request:
-    return Request("a big red circle bounces", Conditions("1:1", 1.0), audio, seed, image)
-
-
-def ignore(step: int, steps: int) -> None:
-    """Progress that nobody watches."""
+    WARM.clear()
 
 
 def copy_of(folder: Path, target: Path) -> Path:
@@ -256,11 +235,6 @@ def spoil(path: Path, name: str) -> None:
     tensors = load_file(path)
     tensors[name] = tensors[name] * float("nan")
     save_file(tensors, path, metadata={"format": "pt"})
-
-
-def same(one: RawClip, other: RawClip) -> bool:
-    sounds_equal = one.audio is other.audio or np.array_equal(one.audio, other.audio)
-    return np.array_equal(one.frames, other.frames) and sounds_equal
 
 
 @pytest.mark.parametrize(
@@ -293,7 +267,7 @@ def test_a_clip_is_what_was_asked_and_the_same_again(
 def test_a_fresh_load_makes_the_same_clip(weights: dict[str, Path]) -> None:
     settings = tiny(WAN, weights[WAN])
     warm = diffusers.render(settings, wish(), ignore)
-    diffusers.unload()
+    WARM.clear()
     assert same(warm, diffusers.render(settings, wish(), ignore))
 
 
@@ -380,7 +354,8 @@ def test_the_installed_library_has_every_known_pipeline(pipeline: str) -> None:
 
     kind = diffusers.KINDS[pipeline]
     known = set(inspect.signature(getattr(library, pipeline).__call__).parameters)
-    needed = {"prompt", "width", "height", "num_frames", "generator", "output_type"}
+    needed = {"prompt", "num_frames", "generator", "output_type"}
+    assert ({"width", "height"} <= known) == kind.sized
     needed |= {"num_inference_steps"} | ({kind.rate_argument} - {""})
     assert needed <= known
     assert ("image" in known) == (kind.image != "never")
@@ -515,69 +490,6 @@ class TestMemory:
             RuntimeError, match="asks for model offload, but this worker has no GPU"
         ):
             diffusers.render(tiny(WAN, weights[WAN], offload="model"), wish(), ignore)
-
-    @pytest.fixture
-    def small_gpu(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-        """A GPU with too little memory, played by the library's own edges; lists what happens.
-
-        Runs fail until the weights are offloaded sequentially and the VAE is tiled; what runs,
-        runs on the CPU.
-        """
-        import torch
-        from diffusers import DiffusionPipeline, WanPipeline
-
-        events: list[str] = []
-        run = WanPipeline.__call__
-
-        def to(pipe: Any, device: str) -> Any:
-            events.append(f"to {device}")
-            return pipe
-
-        @functools.wraps(run)
-        def call(pipe: Any, **arguments: Any) -> Any:
-            frugal = events[-1] != "to cuda" and pipe.vae.use_tiling
-            events.append("run tiled" if frugal else "run")
-            if not frugal:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return run(pipe, **arguments)
-
-        diffusers.unload()
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(DiffusionPipeline, "to", to)
-        monkeypatch.setattr(
-            DiffusionPipeline,
-            "enable_sequential_cpu_offload",
-            lambda pipe: events.append("offload"),
-        )
-        monkeypatch.setattr(WanPipeline, "__call__", call)
-        yield events
-        monkeypatch.undo()
-        diffusers.unload()
-
-    def test_a_full_gpu_is_tried_once_more_frugally_and_stays_so(
-        self, weights: dict[str, Path], small_gpu: list[str]
-    ) -> None:
-        settings = tiny(WAN, weights[WAN])
-        clip = diffusers.render(settings, wish(), ignore)
-        assert clip.frames.shape == (16, 64, 64, 3)
-        assert small_gpu == ["to cuda", "run", "offload", "run tiled"]
-        diffusers.render(settings, wish(seed=8), ignore)
-        assert small_gpu[4:] == ["run tiled"]
-
-    def test_a_gpu_too_small_for_that_is_an_error_in_words(
-        self,
-        weights: dict[str, Path],
-        small_gpu: list[str],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        from diffusers import AutoencoderKLWan
-
-        monkeypatch.setattr(AutoencoderKLWan, "enable_tiling", lambda vae: None)
-        for _ in range(2):
-            small_gpu.clear()
-            with pytest.raises(RuntimeError, match="even with sequential offload and a tiled VAE"):
-                diffusers.render(tiny(WAN, weights[WAN]), wish(), ignore)
-            assert small_gpu == ["to cuda", "run", "offload", "run"]  # nothing stayed loaded
 
 
 @pytest.mark.django_db

@@ -4,18 +4,20 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from generation.catalog import CATALOG, CatalogError, load_catalog
+from generation.catalog import CatalogError, load_catalog
 
 
 class Command(BaseCommand):
-    help = "Load models and versions from a catalogue file; safe to repeat."
+    help = (
+        "Load models and versions from catalogue files, or from the repository's; safe to repeat."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("file", nargs="?", type=Path, default=CATALOG)
+        parser.add_argument("files", nargs="*", type=Path)
 
-    def handle(self, *args: Any, file: Path, **options: Any) -> None:
+    def handle(self, *args: Any, files: list[Path], **options: Any) -> None:
         try:
-            loaded = load_catalog(file)
+            loaded = load_catalog(*files)
         except CatalogError as error:
             raise CommandError(str(error)) from None
         self.stdout.write(
