@@ -6,6 +6,7 @@ from django.urls.converters import StringConverter
 
 from arena import views
 from generation.admin import progress_page
+from generation.upload_pages import upload_page, uploads_page
 
 
 class Side(StringConverter):
@@ -29,6 +30,8 @@ urlpatterns = [
     path("robots.txt", views.robots, name="robots"),
     path("healthz", views.healthz, name="healthz"),
     path("admin/progress/", admin.site.admin_view(progress_page), name="progress"),
+    path("admin/uploads/", admin.site.admin_view(uploads_page), name="uploads"),
+    path("admin/uploads/<uuid:upload_id>/", admin.site.admin_view(upload_page), name="upload"),
     path("admin/", admin.site.urls),
     path("", include("ratings.urls")),
 ]

@@ -11,7 +11,6 @@ import logging
 import math
 import re
 import socket
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from generation.rendering import (
     publish,
     seed_of,
 )
+from generation.scratch import scratch_folder
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,10 @@ class ManifestError(Exception):
 
 class Refused(Exception):
     """One row is not imported; the message says why in one sentence."""
+
+
+class Held(Refused):
+    """Somebody else imports this clip now, or was killed at it a moment ago."""
 
 
 @dataclass(frozen=True)
@@ -111,53 +115,60 @@ class Outcome:
     line: int
     what: What
     sentence: str  # why, of a refused row; which file and clip, of others
+    held: bool = False  # refused for the moment: after a lease it can be tried again
 
 
 # --- the manifest --------------------------------------------------------------------------------
 
 
 def read_manifest(path: Path) -> list[Row]:
-    """All rows, so that a manifest which is broken at its end imports nothing."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
     except OSError as error:
         raise ManifestError(f"{path} can't be read: {error.strerror}.") from None
+    return parse_manifest(content, str(path))
+
+
+def parse_manifest(content: bytes, name: str) -> list[Row]:
+    """All rows, so that a manifest which is broken at its end imports nothing."""
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ManifestError(f"{path} is not UTF-8: save it as CSV in UTF-8.") from None
+        raise ManifestError(f"{name} is not UTF-8: save it as CSV in UTF-8.") from None
     if "\0" in text:
-        raise ManifestError(f"{path} holds a NUL character: it is not a CSV file.")
+        raise ManifestError(f"{name} holds a NUL character: it is not a CSV file.")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        columns = [name.strip() for name in next(reader, [])]
-        _check_columns(path, columns)
+        columns = [column.strip() for column in next(reader, [])]
+        _check_columns(name, columns)
         rows = [
             Row(
                 reader.line_num,
-                {name: cell.strip() for name, cell in zip(columns, cells, strict=False)},
+                {column: cell.strip() for column, cell in zip(columns, cells, strict=False)},
                 len(cells) == len(columns),
             )
             for cells in reader
             if any(cell.strip() for cell in cells)
         ]
     except csv.Error as error:
-        raise ManifestError(f"{path}, line {reader.line_num}, is not CSV: {error}.") from None
+        raise ManifestError(f"{name}, line {reader.line_num}, is not CSV: {error}.") from None
     if not rows:
-        raise ManifestError(f"{path} lists no clips: give one line per file below the header.")
+        raise ManifestError(f"{name} lists no clips: give one line per file below the header.")
     return rows
 
 
-def _check_columns(path: Path, columns: Sequence[str]) -> None:
+def _check_columns(manifest: str, columns: Sequence[str]) -> None:
     known = f"{', '.join(REQUIRED)} and, if wanted, {', '.join(OPTIONAL)}"
     if not any(columns):
-        raise ManifestError(f"{path} does not begin with a header: its columns are {known}.")
+        raise ManifestError(f"{manifest} does not begin with a header: its columns are {known}.")
     if missing := [name for name in REQUIRED if name not in columns]:
-        raise ManifestError(f"{path} lacks the column {', '.join(missing)}: it needs {known}.")
+        raise ManifestError(f"{manifest} lacks the column {', '.join(missing)}: it needs {known}.")
     if unknown := [name or "“”" for name in columns if name not in (*REQUIRED, *OPTIONAL)]:
         raise ManifestError(
-            f"{path} has the unknown column {', '.join(unknown)}: there are {known}."
+            f"{manifest} has the unknown column {', '.join(unknown)}: there are {known}."
         )
     if twice := sorted({name for name in columns if columns.count(name) > 1}):
-        raise ManifestError(f"{path} has the column {', '.join(twice)} twice: keep one.")
+        raise ManifestError(f"{manifest} has the column {', '.join(twice)} twice: keep one.")
 
 
 def _look_up(row: Row, folder: Path) -> Wanted:
@@ -207,7 +218,7 @@ def _file_inside(folder: Path, name: str) -> Path:
     if not inside:
         raise Refused(f"{name} lies outside the manifest's folder: put it there.")
     if not there:
-        raise Refused(f"There is no file “{name}” in the manifest's folder.")
+        raise Refused(f"There is no file “{name}” with the manifest: put it there.")
     return path
 
 
@@ -243,18 +254,34 @@ def import_rows(rows: Sequence[Row], folder: Path, dry_run: bool = False) -> Ite
 
     A dry run does everything but publish, so it refuses what an import would refuse.
     """
-    folder = folder.resolve()
-    lines: dict[str, int] = {}
+    listed = listed_before(rows)
     for row in rows:
-        try:
-            wanted = _look_up(row, folder)
-            place = f"{wanted.version.pk}/{wanted.prompt.pk}/{wanted.category}/{wanted.seed_slot}"
-            if lines.setdefault(place, row.line) != row.line:
-                raise Refused(f"Line {lines[place]} is this clip already: keep one of the two.")
-            outcome = Outcome(row.line, import_clip(wanted, dry_run), str(wanted))
-        except (Refused, EncodingError) as error:
-            outcome = Outcome(row.line, What.REFUSED, str(error))
-        yield outcome
+        yield import_row(row, folder, listed.get(row.line), dry_run)
+
+
+def listed_before(rows: Sequence[Row]) -> dict[int, int]:
+    """Lines that ask for a clip which a line above asks for, each with that line."""
+    first: dict[tuple[str, ...], int] = {}
+    listed: dict[int, int] = {}
+    for row in rows:
+        cells = [row.cells.get(name, "") for name in ("version", "prompt", "category")]
+        place = (*cells, row.cells.get("seed_slot", "").lstrip("0"))
+        if first.setdefault(place, row.line) != row.line:
+            listed[row.line] = first[place]
+    return listed
+
+
+def import_row(
+    row: Row, folder: Path, listed_at: int | None = None, dry_run: bool = False
+) -> Outcome:
+    """One row, whose clip an earlier line may have asked for; refused rows change nothing."""
+    try:
+        wanted = _look_up(row, folder.resolve())
+        if listed_at is not None:
+            raise Refused(f"Line {listed_at} is this clip already: keep one of the two.")
+        return Outcome(row.line, import_clip(wanted, dry_run), str(wanted))
+    except (Refused, EncodingError) as error:
+        return Outcome(row.line, What.REFUSED, str(error), isinstance(error, Held))
 
 
 def import_clip(wanted: Wanted, dry_run: bool = False) -> What:
@@ -265,8 +292,7 @@ def import_clip(wanted: Wanted, dry_run: bool = False) -> What:
     3. Look at the file, and encode its rendition and poster as of any rendered clip.
     4. Claim the clip, store the files, publish.
     """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with scratch_folder("import") as folder:
         (folder / "source").mkdir()
         master = folder / "source" / wanted.file.name  # errors name the file by its own name
         digest = _copy(wanted.file, master)
@@ -322,6 +348,11 @@ def _refuse_another_file(clip: Clip, digest: str, wanted: Wanted) -> None:
 def _refuse_another_rendition(wanted: Wanted, files: ClipFiles) -> None:
     """A clip that was ready and lost its files may have votes: only the same comes back."""
     known = Clip.objects.filter(**wanted.clip, ready_at__isnull=False).first()
+    if known is not None and known.profile != files.made.profile:
+        raise Refused(
+            f"{wanted.file.name} can't be compared with what people were shown before the clip's "
+            f"file was lost, which was made with profile {known.profile}: enter a new version."
+        )
     if known is not None and known.rendition_sha256 != files.rendition_sha256:
         raise Refused(
             f"{wanted.file.name} gives another rendition than the one people were shown before its "
@@ -364,7 +395,7 @@ def look_at(master: Path, wanted: Wanted) -> None:
 def _store(wanted: Wanted, files: ClipFiles, encode_seconds: float) -> None:
     clip = _claim(wanted)
     if clip is None:
-        raise Refused(
+        raise Held(
             "Another import holds this clip, or was killed less than "
             f"{settings.RENDER_LEASE_SECONDS:g} s ago: import the manifest again then."
         )
@@ -378,12 +409,23 @@ def _store(wanted: Wanted, files: ClipFiles, encode_seconds: float) -> None:
                 hardware=wanted.hardware,
             )
     except LeaseLost:
-        raise Refused("Another import took this clip over: import the manifest again.") from None
+        raise Held("Another import took this clip over: import the manifest again.") from None
     except Exception as error:
         log.exception("clip %s: the import failed", clip.pk)
         reason = f"{wanted.file.name} could not be stored ({type(error).__name__}: {error})"
         give_up(clip, f"{reason}.")
         raise Refused(f"{reason}: mend that and import the manifest again.") from error
+
+
+def fail_killed() -> int:
+    """Clips whose import died without a word are failed, with the reason."""
+    return Clip.objects.filter(
+        state=ClipState.RENDERING, lease_expires_at__lt=Now(), version__backend="imported"
+    ).update(
+        state=ClipState.FAILED,
+        lease_expires_at=None,
+        error="Its import was killed: import the manifest again.",
+    )
 
 
 @transaction.atomic

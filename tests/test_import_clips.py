@@ -23,7 +23,7 @@ from django.utils import timezone
 from arena.matchmaking import votable_pairs
 from generation.categories import Category
 from generation.models import Clip, ClipState, PromptSet, Version
-from generation.rendering import claim, render_claimed
+from generation.rendering import claim
 from generation.tasks import sweep_media
 from tests.test_vote import battle_on
 
@@ -232,14 +232,12 @@ def test_what_a_killed_import_left_is_swept_and_no_worker_makes_it(
     half.parent.mkdir(parents=True)
     half.write_bytes(b"half a clip")
     os.utime(half, (long_ago().timestamp(), long_ago().timestamp()))
-    taken = claim("a worker that finds the lease run out")
-    assert taken is not None
-    assert not render_claimed(taken)
-    clip.refresh_from_db()
-    assert clip.state == ClipState.FAILED
-    assert "bring them in with manage.py import_clips" in clip.error
+    assert claim("a worker that finds the lease run out") is None
     assert sweep_media() == 1
     assert not half.exists()
+    clip.refresh_from_db()
+    assert (clip.state, clip.lease_expires_at) == (ClipState.FAILED, None)
+    assert clip.error == "Its import was killed: import the manifest again."
 
 
 def test_a_lost_clip_comes_back_only_as_it_was(

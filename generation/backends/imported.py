@@ -12,7 +12,7 @@ def check(settings: Mapping[str, Any], request: Request) -> NoReturn:
     """Whatever is asked; the settings are free, a note of how the files were made."""
     raise NeverRenders(
         "Its clips were made elsewhere and can't be rendered here: "
-        "bring them in with manage.py import_clips."
+        "bring them in with manage.py import_clips or upload them in /admin/."
     )
 
 
