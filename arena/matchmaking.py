@@ -43,8 +43,12 @@ READY_VERSIONS = """
     ORDER BY 1, 2
 """
 # Pairs of clips of one prompt and seed slot that this voter has not met before, in either order.
+# Their files are of one profile, so they are equally long to the byte. Strata may mix: ratings are
+# on one scale only if chains of battles connect all versions, and what sets a clip far from the
+# profile is seen in its pixels anyway.
 UNSEEN = """
-    FROM generation_clip one JOIN generation_clip two USING (category, prompt_id, seed_slot)
+    FROM generation_clip one
+    JOIN generation_clip two USING (category, prompt_id, seed_slot, profile)
     WHERE one.category = %(category)s AND one.state = 'ready' AND two.state = 'ready'
       AND one.version_id < two.version_id
       AND (least(one.id, two.id), greatest(one.id, two.id)) NOT IN (
@@ -92,7 +96,8 @@ VOTABLE_PAIRS = """
     FROM generation_version a JOIN generation_version b ON a.id < b.id
     CROSS JOIN unnest(a.categories) AS wanted
     WHERE a.state = 'active' AND b.state = 'active' AND wanted = ANY(b.categories) AND EXISTS (
-        SELECT 1 FROM generation_clip one JOIN generation_clip two USING (prompt_id, seed_slot)
+        SELECT 1 FROM generation_clip one
+        JOIN generation_clip two USING (prompt_id, seed_slot, profile)
         WHERE one.category = wanted AND one.version_id = a.id AND one.state = 'ready'
           AND two.category = wanted AND two.version_id = b.id AND two.state = 'ready'
     )

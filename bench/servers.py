@@ -26,5 +26,6 @@ def own_servers() -> Iterator[Path]:
                 "DEMO": "1",
                 "MEDIA_STORAGE": f"file://{home / 'media'}",
                 "LEDGER_COPY": str(home / "ledger-copy"),
+                "SCRATCH": str(home / "scratch"),
             }
             yield home

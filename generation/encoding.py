@@ -2,14 +2,15 @@
 
 A backend returns a `RawClip`; `write_master` stores it nearly without loss. `encode_rendition`
 turns any master, ours or one fetched from a hosted API, into the file voters get. All renditions
-share one profile, down to the order of the boxes and the pattern of frame types, so that nothing
-in a file but its pixels and its sound tells who made it.
+share one profile, down to the order of the boxes, the pattern of frame types and the size of every
+packet, so that nothing in a file but its pixels and its sound tells who made it.
 
 No torch and no Django here: arrays and files in, files and facts out.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -28,16 +29,17 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.audio.stream import AudioStream
-from av.bitstream import BitStreamFilterContext
 from av.codec.context import Flags
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
-from PIL import Image
+from PIL import Image, ImageFilter
 from scipy.ndimage import minimum_filter1d, uniform_filter1d
 from scipy.signal import lfilter, resample_poly
+
+from generation.padding import DoesNotFit, pad_picture, pad_poster, pad_sound
 
 Samples = npt.NDArray[np.float32]
 
@@ -74,6 +76,11 @@ SILENCE = -70.0  # LUFS, the absolute gate of BS.1770
 LOUDNESS_TOLERANCE = 0.05  # LU; a tenth of what anybody could hear
 LIMITER_ROUNDS = 8  # a bound; on clicks over noise one to three were enough
 
+# What the encoders are asked to stay below, as shares of a packet's size: rate control may miss its
+# aim by a little. A clip with a packet that is larger all the same is encoded again at the next.
+TRIES = (0.98, 0.8, 0.6, 0.4)
+POSTER_BLURS = (0.0, 1.0, 2.0, 4.0)  # pixels; white noise alone needs more than the first
+
 
 class EncodingError(Exception):
     """One sentence: which file, what is wrong with it, what to do."""
@@ -95,6 +102,7 @@ class MediaFacts:
 
     width: int
     height: int
+    aspect: float  # of the picture, with the shape of its pixels
     frames: int
     fps: float
     seconds: float
@@ -109,8 +117,13 @@ class MediaFacts:
 
 @dataclass(frozen=True)
 class Profile:
-    """The one setting of every rendition. A change here means encoding every clip again."""
+    """The one setting of every rendition.
 
+    A change here takes a new number: clips of two numbers never meet in a battle, and
+    `manage.py encode_again` brings all to the newest.
+    """
+
+    number: int = 2
     canvases: Mapping[str, tuple[int, int]] = field(
         default_factory=lambda: MappingProxyType(
             {"16:9": (1280, 720), "1:1": (720, 720), "9:16": (720, 1280)}
@@ -120,10 +133,14 @@ class Profile:
     pixel_format: str = "yuv420p"
     h264_profile: str = "high"
     h264_level: str = "3.1"  # 720p up to 30 frames a second: every phone decodes it in hardware
-    preset: str = "veryfast"
+    preset: str = "faster"
     crf: int = 18  # no visible loss at this preset, so the encoder is not what voters compare
-    gop: int = 24  # one second: seeking back to the start of a loop is instant
-    b_frames: int = 2
+    gop: int = 48  # two seconds: a seek decodes that much at most
+    # Sizes of packets, which are the same whatever a clip shows: 253,440 bytes for a key frame and
+    # 40,320 for any other at 1280x720, 1.07 MB for a second of pictures.
+    key_bits_per_pixel: float = 2.2
+    bits_per_pixel: float = 0.35
+    sound_packet: int = 1024  # bytes; at most 806 were seen, of clicks
     sample_rate: int = 48_000
     audio_bitrate: int = 192_000
     loudness: float = -23.0  # LUFS, EBU R 128
@@ -131,6 +148,13 @@ class Profile:
     max_gain: float = 30.0  # dB; a fainter track is noise, and more would turn it into a sound
     max_limiting: float = 6.0  # dB taken off a peak; more would be heard as another sound
     poster_quality: int = 85
+    poster_shrink: int = 2
+    poster_bits_per_pixel: float = 5.0  # of the poster
+
+    def packet_sizes(self, width: int, height: int) -> tuple[int, int]:
+        """Bytes of a key frame and of any other frame on this canvas."""
+        area = width * height
+        return round(area * self.key_bits_per_pixel / 8), round(area * self.bits_per_pixel / 8)
 
     @property
     def samples_per_frame(self) -> int:
@@ -141,6 +165,9 @@ class Profile:
 PROFILE = Profile()
 
 
+# A master with less than this share of the profile's frame rate, or of the canvas's short side, is
+# far from the profile, as is one that leaves bars on the canvas: voters may see that much at once.
+NEAR = 0.5
 # How far a picture's shape may be from the canvas's and still fill it; the common sizes 832x480 and
 # 1280x704 are 2.5 % and 2.3 % from 16:9.
 FILL_WITHIN = 0.04
@@ -162,6 +189,17 @@ class RenditionFacts:
     motion: float | None  # mean change of luma per frame, 0..255; None when there is only one
     size_bytes: int
     poster_size_bytes: int
+    profile: int  # its number
+
+
+def far_from_profile(master: MediaFacts, aspect: str) -> bool:
+    """Whether what a version made is of a stratum of its own, by frame rate, size or shape."""
+    width, height = _canvas(aspect)
+    return (
+        master.fps < NEAR * PROFILE.fps
+        or min(master.width, master.height) < NEAR * min(width, height)
+        or not _fills(master.aspect, width, height)
+    )
 
 
 # --- masters -------------------------------------------------------------------------------------
@@ -272,6 +310,7 @@ def _facts(path: Path, frames: Iterable[_Shown]) -> MediaFacts:
     return MediaFacts(
         width=last.frame.width,
         height=last.frame.height,
+        aspect=float(last.aspect),
         frames=count,
         fps=float(rate),
         seconds=float(nominal if abs(nominal - span) <= CLOCK_SLACK else span),
@@ -392,7 +431,8 @@ def encode_rendition(
     """Make the file voters see, and its poster, or raise and leave nothing behind.
 
     1. Read the master's sound, if it is wanted, and bring it to the profile's loudness.
-    2. Show the master's frames on the canvas at the profile's frame rate, and encode both.
+    2. Show the master's frames on the canvas at the profile's frame rate, encode both, and fill
+       every packet up to its size.
     3. Decode the result, check it against what was asked for, and measure its sound and motion.
     4. Save its first frame as the poster, then publish both under their names.
     """
@@ -404,7 +444,7 @@ def encode_rendition(
             samples = _read_sound(master, count * PROFILE.samples_per_frame)
             samples, gain = normalise_loudness(samples)
         with _writing(rendition):
-            _write_mp4(draft, master, samples, width, height, count)
+            _write_within_sizes(draft, master, samples, width, height, count)
         facts, loudness, motion = _check_rendition(
             draft, rendition.name, width, height, count, audio
         )
@@ -423,6 +463,7 @@ def encode_rendition(
             motion=motion,
             size_bytes=draft.stat().st_size,
             poster_size_bytes=poster_draft.stat().st_size,
+            profile=PROFILE.number,
         )
         # The rendition comes last: whoever sees it may rely on the poster.
         _publish(poster_draft, poster)
@@ -448,12 +489,36 @@ def _frame_count(seconds: float) -> int:
     return count
 
 
-def _write_mp4(
+def _write_within_sizes(
     path: Path, master: Path, samples: Samples | None, width: int, height: int, count: int
 ) -> None:
+    """Encode as well as the sizes of packets allow; the same rule for every clip."""
+    for share in TRIES:
+        try:
+            return _write_mp4(path, master, samples, width, height, count, share)
+        except DoesNotFit:
+            continue
+    raise EncodingError(
+        f"{master.name} can't be held within the profile's packets, even at {TRIES[-1]:.0%} of "
+        "their size: look whether it shows anything but noise."
+    )
+
+
+def _write_mp4(
+    path: Path,
+    master: Path,
+    samples: Samples | None,
+    width: int,
+    height: int,
+    count: int,
+    share: float,
+) -> None:
     """Encode and interleave; every choice an encoder could take by content is fixed."""
-    mux_options = {"fflags": "+bitexact", "movflags": "+faststart"}
+    key, other = PROFILE.packet_sizes(width, height)
+    # The box of bit rates would state x264's buffer, and so which try it was.
+    mux_options = {"fflags": "+bitexact", "movflags": "+faststart", "write_btrt": "0"}
     with av.open(str(path), "w", format="mp4", container_options=mux_options) as out:
+        limits, zones = _limits(round(key * share), round(other * share), count)
         video = _add_h264(
             out,
             Fraction(PROFILE.fps),
@@ -465,28 +530,59 @@ def _write_mp4(
                 "crf": str(PROFILE.crf),
                 "profile": PROFILE.h264_profile,
                 "level": PROFILE.h264_level,
+                **limits,
             },
             # A fixed pattern of frame types: the file's tables then do not depend on content.
-            f"keyint={PROFILE.gop}:min-keyint={PROFILE.gop}:scenecut=0:open-gop=0"
-            f":bframes={PROFILE.b_frames}:b-adapt=0:b-pyramid=none",
+            # All but key frames have one size, so none may lean on another's bits as B-frames do.
+            f"keyint={PROFILE.gop}:min-keyint={PROFILE.gop}:scenecut=0:open-gop=0:bframes=0"
+            f":vbv-init=1:{zones}",
         )
         sound = None
         if samples is not None:
             sound = out.add_stream("aac", rate=PROFILE.sample_rate, layout="stereo")
-            sound.codec_context.bit_rate = PROFILE.audio_bitrate
+            sound.codec_context.bit_rate = round(PROFILE.audio_bitrate * share)
             sound.codec_context.profile = "LC"
             sound.codec_context.flags |= Flags.bitexact
         out.start_encoding()
         sound_packets = _encode_sound(sound, samples) if sound and samples is not None else []
-        # x264 writes its name and settings into the stream as an SEI unit (type 6); take it out.
-        nameless = BitStreamFilterContext("filter_units=remove_types=6", video)
         for frame in chain(_on_canvas(master, width, height, count), (None,)):
             for encoded in video.encode(frame):
-                for packet in nameless.filter(encoded):
-                    while sound_packets and _decode_time(sound_packets[0]) <= _decode_time(packet):
-                        out.mux(sound_packets.pop(0))
-                    out.mux(packet)
+                size = key if encoded.is_keyframe else other
+                packet = _with_bytes(encoded, pad_picture(bytes(encoded), size))
+                while sound_packets and _decode_time(sound_packets[0]) <= _decode_time(packet):
+                    out.mux(sound_packets.pop(0))
+                out.mux(packet)
         out.mux(sound_packets)
+
+
+def _limits(key: int, other: int, count: int) -> tuple[dict[str, str], str]:
+    """What holds each frame below its size in bytes: x264's buffer model, zone by zone.
+
+    The buffer holds one frame and is full before each, so no frame takes more than it holds. It is
+    filled after a frame at the rate of that frame's zone, and a zone's smaller buffer cuts what it
+    holds; so a key frame's bits arrive in a zone of the one frame before it.
+    """
+    key, other = key * 8 // 1000, other * 8 // 1000  # x264 counts in kilobits
+    zones = []
+    for first in range(0, count, PROFILE.gop):
+        last = first + PROFILE.gop - 1
+        for begin, end, size, fill in (
+            (first, first, key, other),
+            (first + 1, last - 1, other, other),
+            (last, last, key, key),
+        ):
+            zones.append(f"{begin},{end},vbv-bufsize={size},vbv-maxrate={fill * PROFILE.fps}")
+    limits = {"bufsize": str(key * 1000), "maxrate": str(other * PROFILE.fps * 1000)}
+    return limits, f"zones={'/'.join(zones)}"
+
+
+def _with_bytes(packet: Packet[Any], content: bytes) -> Packet[Any]:
+    """The packet with other contents: a packet's own can't change their length."""
+    new = Packet(content)
+    new.stream, new.time_base = packet.stream, packet.time_base
+    new.pts, new.dts, new.duration = packet.pts, packet.dts, packet.duration
+    new.is_keyframe = packet.is_keyframe
+    return new
 
 
 def _add_h264(
@@ -579,8 +675,7 @@ def _fit(shown: _Shown, width: int, height: int, master: Path) -> VideoFrame:
         )
     full_width = 2 * max(1, round(height * shown.aspect / 2))  # at the canvas's height
     full_height = 2 * max(1, round(width / shown.aspect / 2))  # at the canvas's width
-    fills = abs(shown.aspect * height / width - 1) <= FILL_WITHIN
-    choose = max if fills else min
+    choose = max if _fills(shown.aspect, width, height) else min
     inner_width, inner_height = choose(width, full_width), choose(height, full_height)
     untagged_matrix = BT601 if frame.height <= SD_MAX_HEIGHT else BT709
     scaled = frame.reformat(
@@ -615,6 +710,10 @@ def _fit(shown: _Shown, width: int, height: int, master: Path) -> VideoFrame:
     return VideoFrame.from_ndarray(canvas.reshape(-1, width), format=PROFILE.pixel_format)
 
 
+def _fills(aspect: float | Fraction, width: int, height: int) -> bool:
+    return abs(float(aspect) * height / width - 1) <= FILL_WITHIN
+
+
 def _centred(outer: int, inner: int, shrink: int) -> tuple[slice, slice]:
     """Where a centred picture lies on the canvas, and which part of the picture that is."""
     gap = abs(outer - inner) // 4 * 2 // shrink
@@ -623,7 +722,11 @@ def _centred(outer: int, inner: int, shrink: int) -> tuple[slice, slice]:
 
 
 def _write_poster(rendition: Path, poster: Path) -> None:
-    """Save the rendition's first frame; Pillow writes neither EXIF nor a name."""
+    """Save the rendition's first frame, smaller; Pillow writes neither EXIF nor a name.
+
+    A frame that is too large for the poster's size is blurred: a lower quality would be told by the
+    file's tables.
+    """
     first = next(_read_frames(rendition)).frame
     rgb = first.reformat(
         format="rgb24",
@@ -632,7 +735,18 @@ def _write_poster(rendition: Path, poster: Path) -> None:
         dst_color_range=FULL_RANGE,
         threads=1,
     )
-    Image.fromarray(rgb.to_ndarray()).save(poster, "JPEG", quality=PROFILE.poster_quality)
+    picture = Image.fromarray(rgb.to_ndarray()).reduce(PROFILE.poster_shrink)
+    size = round(picture.width * picture.height * PROFILE.poster_bits_per_pixel / 8)
+    for blur in POSTER_BLURS:
+        coded = io.BytesIO()
+        blurred = picture.filter(ImageFilter.GaussianBlur(blur)) if blur else picture
+        blurred.save(coded, "JPEG", quality=PROFILE.poster_quality)
+        try:
+            poster.write_bytes(pad_poster(coded.getvalue(), size))
+            return
+        except DoesNotFit:
+            continue
+    raise EncodingError(f"{rendition.name} has no poster of {size} bytes: report this as a defect.")
 
 
 # --- sound ---------------------------------------------------------------------------------------
@@ -668,7 +782,8 @@ def _encode_sound(stream: AudioStream, samples: Samples) -> list[Packet[Any]]:
     )
     frame.sample_rate, frame.pts = PROFILE.sample_rate, 0
     frame.time_base = Fraction(1, PROFILE.sample_rate)
-    return [*stream.encode(frame), *stream.encode(None)]
+    packets = [*stream.encode(frame), *stream.encode(None)]
+    return [_with_bytes(p, pad_sound(bytes(p), PROFILE.sound_packet)) for p in packets]
 
 
 def normalise_loudness(samples: Samples) -> tuple[Samples, float | None]:
@@ -779,7 +894,7 @@ def _check_rendition(
     # The decoder hands out whole AAC frames; the container says where the last one ends.
     if facts.audio_seconds is not None and not 0 <= facts.audio_seconds - seconds < AAC_FRAME_S:
         wrong.append(f"its sound lasts {facts.audio_seconds} s, not {seconds} s")
-    wrong += _file_problems(draft)
+    wrong += _file_problems(draft) + _packet_problems(draft, width, height, count)
     if wrong:
         raise EncodingError(
             f"The rendition {name} came out wrong ({'; '.join(wrong)}): report this as a defect."
@@ -828,6 +943,22 @@ def _file_problems(path: Path) -> list[str]:
     name = re.search(rb"x264 - |Lav[cf]\d\d\.", content)
     if name:
         problems.append(f"it names its encoder, {name.group().decode()!r}")
+    return problems
+
+
+def _packet_problems(path: Path, width: int, height: int, count: int) -> list[str]:
+    """Packets of another size than the profile's."""
+    key, other = PROFILE.packet_sizes(width, height)
+    problems = []
+    with _reading(path) as media:
+        pictures = [packet.size for packet in media.demux(video=0) if packet.size]
+        if pictures != [other if n % PROFILE.gop else key for n in range(count)]:
+            problems.append(f"its pictures have the sizes {sorted(set(pictures))}")
+        if media.streams.audio:
+            media.seek(0)
+            sounds = {packet.size for packet in media.demux(audio=0) if packet.size}
+            if sounds != {PROFILE.sound_packet}:
+                problems.append(f"its packets of sound have the sizes {sorted(sounds)}")
     return problems
 
 

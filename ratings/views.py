@@ -1,8 +1,6 @@
 """Pages and files of the leaderboards."""
 
 import csv
-from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -15,19 +13,19 @@ from django.views.decorators.http import require_safe
 
 from arena.context import category_facts
 from generation.categories import Category
-from generation.models import Clip, ClipState, Model, Version, VersionState
-from generation.progress import Median
+from generation.models import Clip, ClipState, Model, Stratum, Version, VersionState
+from generation.progress import Speed, speeds
 from ratings import robustness_page
 from ratings.leaderboards import NEW_BELOW, newest_board
-from ratings.models import Leaderboard, Robustness, Standing
-from ratings.robustness import FORM, newest_findings
+from ratings.models import Leaderboard, Standing
+from ratings.robustness import newest_findings, newest_slices
 
 PROVISIONAL_BELOW = 300  # votes
 SETTLED_WITHIN = 25.0  # Elo points to either side
 COLUMNS = (
     "category", "slice", "slug",
     "rank_low", "rank_high", "name", "lab", "weights", "rating", "low", "high", "votes",
-    "win_rate", "mark", "from_category", "differs",
+    "win_rate", "mark", "stratum", "from_category", "differs",
     "tied_with_leader", "board_votes", "voters", "prompts", "simulated_votes", "last_vote_id",
     "last_exclusion_id", "digest", "created_at",
 )  # fmt: skip
@@ -54,33 +52,15 @@ def mark_of(standing: Standing) -> str:
     return "provisional" if wide else "settled"
 
 
-@dataclass(frozen=True)
-class Speed:
-    """The median time of rendering a clip on the hardware that most of them ran on."""
-
-    seconds: float
-    hardware: str
+def far_versions(clips: QuerySet[Clip]) -> set[int]:
+    """Versions with ready clips among these that are far from the profile."""
+    far = clips.filter(state=ClipState.READY, stratum=Stratum.FAR)
+    return set(far.values_list("version_id", flat=True).distinct())
 
 
-def speeds(clips: QuerySet[Clip]) -> dict[int, Speed]:
-    """The speed of each version among these clips."""
-    rows = (
-        clips.filter(state=ClipState.READY, render_seconds__isnull=False)
-        .values("version_id", "version__backend", "hardware")
-        .annotate(seconds=Median("render_seconds"), count=Count("pk"))
-        .order_by("count")  # the most frequent hardware comes last and stays
-    )
-    return {row["version_id"]: Speed(row["seconds"], _hardware(row)) for row in rows}
-
-
-def _hardware(row: Mapping[str, Any]) -> str:
-    """Times of clips made elsewhere are what their manifest says; the arena measured all others."""
-    if row["version__backend"] == "imported":
-        return ", ".join(filter(None, [row["hardware"], "as stated"]))
-    return str(row["hardware"])
-
-
-def standing_facts(standing: Standing, speed: Speed | None = None) -> dict[str, Any]:
+def standing_facts(
+    standing: Standing, speed: Speed | None = None, far: bool = False
+) -> dict[str, Any]:
     version = standing.version
     return {
         "rank_low": standing.rank_low,
@@ -96,6 +76,7 @@ def standing_facts(standing: Standing, speed: Speed | None = None) -> dict[str, 
         "votes": standing.votes,
         "win_rate": standing.win_rate,
         "mark": mark_of(standing),
+        "stratum": "" if version.disguised else (Stratum.FAR if far else Stratum.NEAR).value,
         "price": None if version.disguised else _number(version.price_per_second),
         "seconds_per_clip": speed.seconds if speed and not version.disguised else None,
         "hardware": speed.hardware if speed and not version.disguised else "",
@@ -121,14 +102,17 @@ def _number(price: Decimal | None) -> float | None:
 
 
 def split_standings(
-    board: Leaderboard, with_speeds: bool = True
+    board: Leaderboard, with_facts: bool = True
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The ranked rows, best first, and those that can't be ranked yet."""
-    known = speeds(Clip.objects.filter(category=board.category)) if with_speeds else {}
+    """The ranked rows, best first, and those that can't be ranked yet; `with_facts` adds what
+    their clips measure."""
+    clips = Clip.objects.filter(category=board.category)
+    known, far = (speeds(clips), far_versions(clips)) if with_facts else ({}, set())
     ranked: list[dict[str, Any]] = []
     unranked: list[dict[str, Any]] = []
     for standing in board.standings.all():
-        facts = standing_facts(standing, known.get(standing.version_id))
+        pk = standing.version_id
+        facts = standing_facts(standing, known.get(pk), pk in far)
         (unranked if standing.rank_low is None else ranked).append(facts)
     return ranked, unranked
 
@@ -158,7 +142,7 @@ def _category(slug: str) -> Category:
 
 
 def _summary(category: Category, board: Leaderboard | None, top: int) -> dict[str, Any]:
-    ranked, unranked = split_standings(board, with_speeds=False) if board else ([], [])
+    ranked, unranked = split_standings(board, with_facts=False) if board else ([], [])
     leader = ranked[0] if ranked else None
     return {
         "category": category_facts(category),
@@ -192,20 +176,9 @@ def leaderboards(request: HttpRequest) -> HttpResponse:
 def _chosen(request: HttpRequest, category: str) -> tuple[Category, str, Leaderboard | None]:
     """The category and slice that an address asks for, and its newest snapshot, if there is one."""
     chosen, slice_ = _category(category), request.GET.get("slice", "")
-    if slice_ and slice_ not in _slices(chosen):
+    if slice_ and slice_ not in newest_slices(chosen.value):
         raise Http404("There is no such slice.")
     return chosen, slice_, latest_boards([chosen], slice_).get(chosen.value)
-
-
-def _slices(category: Category) -> list[str]:
-    """The slices that have a board of the newest findings; the findings themselves stay there."""
-    newest = (
-        Robustness.objects.filter(category=category.value)
-        .order_by("-pk")
-        .values_list("findings__form", "findings__slices")
-        .first()
-    )
-    return newest[1] if newest and newest[0] == FORM else []
 
 
 @require_safe
@@ -217,13 +190,14 @@ def leaderboard(request: HttpRequest, category: str) -> HttpResponse:
         "category": category_facts(chosen),
         "board": board and _board_facts(board),
         "slice": slice_,
-        "slices": _slices(chosen),
+        "slices": newest_slices(chosen.value),
         "standings": ranked,
         "unranked": unranked,
         "tie_sentence": tie_sentence(ranked),
         "windows": _axis(ranked),
         "with_price": any(s["price"] is not None for s in ranked),
         "with_speed": any(s["seconds_per_clip"] is not None for s in ranked),
+        "with_far": any(s["stratum"] == Stratum.FAR for s in ranked),
         "csv_url": reverse("leaderboard_csv", args=[chosen.value]) + asked,
         "json_url": reverse("leaderboard_json", args=[chosen.value]) + asked,
     }
@@ -357,7 +331,7 @@ def model_page(request: HttpRequest, slug: str) -> HttpResponse:
     if not versions:  # a model whose versions all compete under codenames has no page yet
         raise Http404(f"There is no model {slug}.")
     clips = Clip.objects.filter(version__in=versions)
-    known = speeds(clips)
+    known, far = speeds(clips), far_versions(clips)
     ready = dict(
         clips.filter(state=ClipState.READY).values_list("version_id").annotate(count=Count("pk"))
     )
@@ -377,6 +351,7 @@ def model_page(request: HttpRequest, slug: str) -> HttpResponse:
             {
                 **_version_facts(version, boards),
                 "clips_ready": ready.get(version.pk, 0),
+                "far": version.pk in far,
                 "seconds_per_clip": known[version.pk].seconds if version.pk in known else None,
                 "hardware": known[version.pk].hardware if version.pk in known else "",
             }

@@ -110,6 +110,19 @@ def test_winners_stand_above_losers_on_page_and_in_files(client: Client, cast: C
     assert float(rows[0]["rating"]) == pytest.approx(first["rating"], abs=0.001)
 
 
+def test_a_version_far_from_the_profile_is_marked(client: Client, cast: Callable) -> None:
+    cast("fast", "slow", 260)
+    cast("slow", "fast", 90)
+    files = {"master": "m", "rendition": "r", "poster": "p", "rendition_sha256": "0"}
+    Clip.objects.filter(version__slug="slow").update(state="ready", stratum="far", **files)
+    board()
+    page = client.get("/leaderboards/t2v-silent/").text
+    assert page.count('<span class="tag">far format</span>') == 1
+    rows = client.get("/leaderboards/t2v-silent.json").json()["standings"]
+    assert {row["slug"]: row["stratum"] for row in rows} == {"fast": "near", "slow": "far"}
+    assert client.get("/models/scenes/").text.count("far format") == 1
+
+
 def test_a_lead_within_chance_is_called_a_tie(client: Client, cast: Callable) -> None:
     cast("fast", "slow", 155)
     cast("slow", "fast", 150)

@@ -231,9 +231,10 @@ def test_each_aspect_has_its_canvas(tmp_path: Path, aspect: str, width: int, hei
     if width != height:
         assert picture[2, 2].max() <= 3
     with Image.open(tmp_path / "r.jpg") as poster:
-        assert (poster.format, poster.size) == ("JPEG", (width, height))
+        assert (poster.format, poster.size) == ("JPEG", (width // 2, height // 2))
         assert not poster.getexif()
-        assert np.abs(np.asarray(poster).astype(int) - pictures_of(rendition)[0]).mean() < 2
+        shown = Image.fromarray(pictures_of(rendition)[0]).reduce(2)
+        assert np.abs(np.asarray(poster).astype(int) - np.asarray(shown)).mean() < 2
 
 
 @pytest.mark.parametrize(("width", "height"), [(832, 480), (1280, 704), (1216, 704)])
@@ -255,7 +256,7 @@ def test_colours_survive(tmp_path: Path) -> None:
     shown = pictures_of(rendition)[5, 360, [160, 480, 800, 1120]]
     assert np.abs(shown.astype(int) - colours).max() <= 4
     with Image.open(tmp_path / "r.jpg") as poster:
-        still = np.asarray(poster)[360, [160, 480, 800, 1120]]
+        still = np.asarray(poster)[180, [80, 240, 400, 560]]
     assert np.abs(still.astype(int) - colours).max() <= 6
 
 
