@@ -391,6 +391,7 @@ def settings_for(home: Path, servers: Servers) -> dict[str, str]:
         "SECRET_KEY": secret.read_text(),
         "MEDIA_STORAGE": f"file://{media}",
         "LEDGER_COPY": str(home / "ledger-copy"),
+        "SCRATCH": str(home / "scratch"),
         "DEBUG": "0",
         "ALLOWED_HOSTS": "127.0.0.1,localhost",
         "DEMO": "1",

@@ -83,6 +83,11 @@ if pool_size := env.int("DATABASE_POOL_SIZE", default=0):  # set by the web proc
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+# A clip that takes longer fails in words, its model stays loaded. A process that could not be
+# stopped by then has so many seconds more; then it is killed, and its lease runs out.
+RENDER_SECONDS_AT_MOST = env.float("RENDER_SECONDS_AT_MOST", default=3600.0)
+RENDER_SECONDS_TO_STOP = env.float("RENDER_SECONDS_TO_STOP", default=60.0)
+
 REDIS_URL = env.str("REDIS_URL", default="")
 CELERY_BROKER_URL = REDIS_URL or "redis://127.0.0.1:6379/0"
 CELERY_TASK_IGNORE_RESULT = True
@@ -92,7 +97,10 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {
-    "visibility_timeout": 4 * 3600,  # above the longest render
+    # Above the longest render, or Redis would hand its message to a second worker.
+    "visibility_timeout": max(
+        4 * 3600, round(2 * (RENDER_SECONDS_AT_MOST + RENDER_SECONDS_TO_STOP))
+    ),
     "socket_timeout": 5,
     "socket_connect_timeout": 5,
 }
@@ -106,6 +114,11 @@ CELERY_BEAT_SCHEDULE = {
     # A wake-up that Redis lost is sent again; one that no idle worker took by then evaporates.
     "wake workers": {
         "task": "generation.tasks.wake_workers",
+        "schedule": 10.0,
+        "options": {"expires": 10},
+    },
+    "wake importers": {
+        "task": "generation.tasks.wake_importers",
         "schedule": 10.0,
         "options": {"expires": 10},
     },
@@ -149,14 +162,15 @@ CELERY_BEAT_SCHEDULE = {
 # A worker that stops its heartbeat for this long is taken for dead and its clip goes to another.
 RENDER_LEASE_SECONDS = env.float("RENDER_LEASE_SECONDS", default=45.0)
 RENDER_ATTEMPTS = env.int("RENDER_ATTEMPTS", default=3)
-# A render that takes longer than this hangs, and its clip goes to another worker.
-RENDER_SECONDS_AT_MOST = env.float("RENDER_SECONDS_AT_MOST", default=3600.0)
 # Clips ordered from paid services: how many are out at once, how long an answer may take, and when
 # an order that is not done is asked after no more.
 HOSTED_JOBS_AT_MOST = env.int("HOSTED_JOBS_AT_MOST", default=20)
 HOSTED_TIMEOUT_SECONDS = env.float("HOSTED_TIMEOUT_SECONDS", default=30.0)
 HOSTED_SECONDS_AT_MOST = env.float("HOSTED_SECONDS_AT_MOST", default=7200.0)
 BATTLE_MINUTES = env.int("BATTLE_MINUTES", default=60)
+# Clips made elsewhere: what an operator may send at once.
+UPLOAD_MB_AT_MOST = env.int("UPLOAD_MB_AT_MOST", default=2000)
+DATA_UPLOAD_MAX_NUMBER_FILES = UPLOAD_FILES_AT_MOST = env.int("UPLOAD_FILES_AT_MOST", default=500)
 
 
 def storage(url: str) -> dict[str, Any]:
@@ -185,6 +199,8 @@ STORAGES = {
     "default": storage(MEDIA_STORAGE),
     "staticfiles": {"BACKEND": "arena.staticfiles.Storage"},
 }
+# Where workers make their files before these are stored; swept of what dead workers left.
+SCRATCH = env.str("SCRATCH", default=str(BASE_DIR / ".local" / "scratch"))
 # Where refits keep their copy of the ledger's votes; it can be deleted at any time.
 LEDGER_COPY = env.str("LEDGER_COPY", default=str(BASE_DIR / ".local" / "ledger-copy"))
 STATIC_URL = "static/"

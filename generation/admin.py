@@ -15,6 +15,7 @@ from django.db import models, transaction
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
+from django.template.defaultfilters import filesizeformat
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.functional import cached_property
@@ -23,6 +24,8 @@ from django.utils.safestring import SafeString
 from PIL import Image
 
 from generation import backends
+from generation.backends import CannotRender
+from generation.catalog import check_version
 from generation.categories import Category
 from generation.media import send_file
 from generation.models import (
@@ -39,7 +42,7 @@ from generation.models import (
 )
 from generation.progress import read_progress, shape_of_error
 from generation.prompts import CheckedImage, ImageRefused, check_image, store_image
-from generation.rendering import queue_clips
+from generation.rendering import cancel, queue_clips
 
 # Counting a million rows takes longer than showing a page of them. Nobody turns 200 pages: beyond
 # this many rows the page says "more than" and asks to narrow the list.
@@ -130,6 +133,14 @@ def link_to(address: str, text: object) -> SafeString:
     return format_html('<a href="{}">{}</a>', address, text)
 
 
+def say_cancelled(page: admin.ModelAdmin, request: HttpRequest, count: int, whose: str) -> None:
+    if count:
+        sentence = f"Cancelled {count:,} of {whose}; “Retry failed” on clips queues them again."
+        page.message_user(request, sentence, messages.SUCCESS)
+    else:
+        page.message_user(request, f"None of {whose} waited or ran.", messages.WARNING)
+
+
 class VersionInline(ReadOnlyInline):
     model = Version
     fields = ("codename", "state", "backend", "width", "height", "fps", "released_on")
@@ -162,6 +173,15 @@ class VersionForm(forms.ModelForm):
         choices=Category.choices, widget=forms.CheckboxSelectMultiple
     )
 
+    def _post_clean(self) -> None:
+        """An active version must be able to make its clips."""
+        super()._post_clean()  # type: ignore[misc]  # the stubs leave it out
+        if not self.errors and self.instance.state == VersionState.ACTIVE:
+            try:
+                check_version(self.instance)
+            except CannotRender as error:
+                self.add_error("state", f"It can't be active: {error}")
+
     def clean_parent(self) -> Version | None:
         """Lineages are followed from child to parent, so they may not run in a circle."""
         parent: Version | None = self.cleaned_data["parent"]
@@ -186,7 +206,7 @@ class VersionAdmin(TableAdmin):
     search_fields = ("name", "slug", "codename", "model__name")
     autocomplete_fields = ("model", "parent")
     readonly_fields = ("created_at", "its_clips")
-    actions = ("activate", "pause", "retire", "reveal_today")
+    actions = ("activate", "pause", "retire", "reveal_today", "cancel_clips")
     fieldsets = (
         (None, {"fields": ("model", "parent", "name", "slug", "state", "its_clips")}),
         ("Disguise", {"fields": ("codename", "revealed_on")}),
@@ -230,6 +250,12 @@ class VersionAdmin(TableAdmin):
 
     @admin.action(description="Activate: render and show", permissions=["change"])
     def activate(self, request: HttpRequest, queryset: QuerySet[Version]) -> None:
+        for version in queryset:
+            try:
+                check_version(version)
+            except CannotRender as error:
+                self.message_user(request, f"{version} can't be active: {error}", messages.ERROR)
+                queryset = queryset.exclude(pk=version.pk)
         self._set_state(request, queryset, VersionState.ACTIVE)
 
     @admin.action(description="Pause: do not show for now", permissions=["change"])
@@ -250,6 +276,19 @@ class VersionAdmin(TableAdmin):
     def reveal_today(self, request: HttpRequest, queryset: QuerySet[Version]) -> None:
         disguised = queryset.exclude(codename="").exclude(revealed_on__lte=timezone.localdate())
         self._update(request, disguised, "revealed", revealed_on=timezone.localdate())
+
+    @admin.action(description="Cancel clips that wait or run", permissions=["change"])
+    def cancel_clips(self, request: HttpRequest, queryset: QuerySet[Version]) -> None:
+        for version in queryset:
+            count = cancel(version.clips.all(), by=request.user.get_username())
+            say_cancelled(self, request, count, f"{version}’s clips")
+            if count:
+                LogEntry.objects.log_actions(
+                    cast(int, request.user.pk),
+                    [version],
+                    CHANGE,
+                    change_message=f"{count:,} clips cancelled.",
+                )
 
     def _update(
         self, request: HttpRequest, queryset: QuerySet[Version], said: str, **values: Any
@@ -613,9 +652,10 @@ class ClipAdmin(ReadOnlyAdmin):
     ordering = ("-created_at",)
     search_fields = ("prompt__key",)
     search_help_text = "Part of the prompt's key"
-    actions = ("retry_failed",)
+    actions = ("retry_failed", "cancel_chosen")
     readonly_fields = (
-        "player", "poster_image", "prompt_text", "reference", "progress", "files",
+        "player", "poster_image", "prompt_text", "reference", "progress", "files", "gpu_peak",
+        "failed_at",
     )  # fmt: skip
     fieldsets = (
         (None, {"fields": ("player", "poster_image", "error")}),
@@ -633,7 +673,7 @@ class ClipAdmin(ReadOnlyAdmin):
             {
                 "fields": (
                     "state", "priority", "attempts", "fence", "worker", "lease_expires_at",
-                    "progress", "created_at", "ready_at",
+                    "progress", "created_at", "ready_at", "failed_at",
                 )
             },
         ),
@@ -642,7 +682,8 @@ class ClipAdmin(ReadOnlyAdmin):
             {
                 "fields": (
                     "width", "height", "fps", "seconds", "loudness", "motion", "render_seconds",
-                    "encode_seconds", "hardware", "files", "rendition_sha256",
+                    "gpu_seconds", "gpu_peak", "encode_seconds", "hardware", "files",
+                    "rendition_sha256",
                 )
             },
         ),
@@ -660,6 +701,12 @@ class ClipAdmin(ReadOnlyAdmin):
             self.message_user(request, sentence, messages.SUCCESS)
         else:
             self.message_user(request, "None of the chosen clips has failed.", messages.WARNING)
+
+    @admin.action(description="Cancel those that wait or run", permissions=["retry"])
+    def cancel_chosen(self, request: HttpRequest, queryset: QuerySet[Clip]) -> None:
+        chosen = Clip.objects.filter(pk__in=queryset.order_by().values("pk"))
+        count = cancel(chosen, by=request.user.get_username())
+        say_cancelled(self, request, count, "the chosen clips")
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
@@ -698,6 +745,10 @@ class ClipAdmin(ReadOnlyAdmin):
     @admin.display(description="render seconds", ordering="render_seconds")
     def rendered_in(self, clip: Clip) -> str:
         return "-" if clip.render_seconds is None else f"{clip.render_seconds:,.2f}"
+
+    @admin.display(description="GPU memory at its peak")
+    def gpu_peak(self, clip: Clip) -> str:
+        return "-" if clip.gpu_peak_bytes is None else filesizeformat(clip.gpu_peak_bytes)
 
     @admin.display(description="ready at", ordering="ready_at")
     def ready_minute(self, clip: Clip) -> str:

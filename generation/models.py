@@ -6,7 +6,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.core.validators import RegexValidator
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.text import slugify
@@ -216,6 +216,11 @@ class ClipState(models.TextChoices):
     FAILED = "failed", "Failed"
 
 
+class Stratum(models.TextChoices):
+    NEAR = "near", "Near the profile"
+    FAR = "far", "Far from the profile"
+
+
 class Clip(models.Model):
     """What one version made of one prompt with one seed, in one category.
 
@@ -249,6 +254,15 @@ class Clip(models.Model):
     height = models.PositiveIntegerField(null=True, blank=True)
     fps = models.FloatField(null=True, blank=True)
     seconds = models.FloatField(null=True, blank=True)
+    stratum = models.CharField(
+        max_length=4,
+        choices=Stratum,
+        blank=True,
+        help_text="Whether the master's frame rate, size and shape are near the rendition's.",
+    )
+    profile = models.PositiveIntegerField(
+        default=1, help_text="Number of the profile of the rendition; only equals meet in battles."
+    )
     loudness = models.FloatField(
         null=True, blank=True, help_text="Of the rendition, in LUFS; empty if silent."
     )
@@ -259,9 +273,21 @@ class Clip(models.Model):
         "rendition.",
     )
     render_seconds = models.FloatField(null=True, blank=True, help_text="Wall time of rendering.")
+    gpu_seconds = models.FloatField(
+        null=True,
+        blank=True,
+        help_text="For which rendering held its GPU, loading the model apart; empty without one.",
+    )
+    gpu_peak_bytes = models.BigIntegerField(
+        null=True, blank=True, help_text="The most GPU memory that its model and its work took."
+    )
     encode_seconds = models.FloatField(null=True, blank=True)
     hardware = models.CharField(max_length=120, blank=True)
     ready_at = models.DateTimeField(null=True, blank=True)
+    # Written by a trigger (migration 0005), whoever writes the error.
+    failed_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="When its error was written."
+    )
 
     class Meta:
         constraints = [
@@ -283,9 +309,8 @@ class Clip(models.Model):
         ]
         indexes = [
             models.Index(
-                F("priority"),
-                F("created_at"),
-                name="clip_queue",
+                fields=["version", "category", "priority", "created_at"],
+                name="clip_queue_of_version",
                 condition=Q(state__in=["waiting", "rendering"]),
             ),
             models.Index(
@@ -293,10 +318,51 @@ class Clip(models.Model):
                 name="clip_ready",
                 condition=Q(state="ready"),
             ),
+            models.Index(
+                fields=["lease_expires_at"], name="clip_leases", condition=Q(state="rendering")
+            ),
+            # These three answer what the pages of progress and of speed ask, without the clips.
+            models.Index(fields=["version", "category", "state"], name="clip_counts"),
+            models.Index(
+                fields=["ready_at"],
+                include=["version"],
+                name="clip_finished",
+                condition=Q(state="ready"),
+            ),
+            models.Index(
+                fields=["version", "hardware"],
+                include=["category", "render_seconds", "encode_seconds"],
+                name="clip_speed",
+                condition=Q(state="ready", render_seconds__isnull=False),
+            ),
+            models.Index(fields=["failed_at"], name="clip_errors", condition=~Q(error="")),
+            models.Index(
+                fields=["category", "version"],
+                name="clip_far",
+                condition=Q(state="ready", stratum="far"),
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.version_id}/{self.prompt_id}/{self.category}/{self.seed_slot}"
+
+
+class Worker(models.Model):
+    """A process that renders, as it last reported itself (generation/workers.py)."""
+
+    name = models.CharField(max_length=120, unique=True, help_text="As of its clips.")
+    hardware = models.CharField(max_length=120)
+    gpu_used = models.BigIntegerField(
+        null=True, blank=True, help_text="Bytes, by all processes; empty until it uses a GPU."
+    )
+    gpu_total = models.BigIntegerField(null=True, blank=True)
+    seen_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class JobState(models.TextChoices):
@@ -366,3 +432,68 @@ class HostedJob(models.Model):
 
     def __str__(self) -> str:
         return f"{self.backend} {self.job_id or self.pk}"
+
+
+class UploadState(models.TextChoices):
+    ARRIVING = "arriving", "Arriving"  # its files are being stored
+    OPEN = "open", "Open"  # rows wait to be imported
+    DONE = "done", "Done"  # every row has an outcome; the files are deleted
+
+
+class Upload(models.Model):
+    """Clips made elsewhere that an operator sent, with the rows that say what they are.
+
+    Whoever imports a row raises `fence` under a lease, and notes the outcome only while it holds.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    by = models.CharField(max_length=150, help_text="The operator's name.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    state = models.CharField(max_length=8, choices=UploadState, default=UploadState.ARRIVING)
+    files = models.JSONField(
+        default=dict, help_text="Where each file lies in the media storage, by its own name."
+    )
+    fence = models.PositiveIntegerField(default=0)
+    lease_expires_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("-created_at",)
+        indexes = [
+            models.Index(
+                fields=["created_at"], name="upload_unfinished", condition=~Q(state="done")
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.by} at {self.created_at:%Y-%m-%d %H:%M}"
+
+
+class UploadRow(models.Model):
+    """A line of an upload's manifest, and what became of it."""
+
+    class What(models.TextChoices):
+        """As `generation.importing.What`; empty until the row was looked at."""
+
+        IMPORTED = "imported", "Imported"
+        THERE = "already there", "Already there"
+        REFUSED = "refused", "Refused"
+
+    upload = models.ForeignKey(Upload, models.CASCADE, related_name="rows")
+    line = models.PositiveIntegerField()
+    cells = models.JSONField(help_text="By column.")
+    whole = models.BooleanField(help_text="As many cells as the header.")
+    attempts = models.PositiveIntegerField(default=0)
+    what = models.CharField(max_length=13, choices=What, blank=True)
+    sentence = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ("line",)
+        constraints = [
+            models.UniqueConstraint(fields=["upload", "line"], name="upload_line_once"),
+            models.CheckConstraint(
+                name="upload_row_says_why", condition=Q(what="") | ~Q(sentence="")
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"line {self.line} of {self.upload_id}"

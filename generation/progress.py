@@ -1,26 +1,26 @@
-"""What the workers do and how far the clips are, read from the clips themselves.
+"""What the workers do and how far the clips are, read from the clips and the workers' reports.
 
-Seven queries, however many clips, versions and workers there are:
+Nine queries, however many clips, versions and workers there are:
 
+    workers     what each said of itself last
     held        clips in rendering with version and prompt, and what is left of their leases
-    finished    ready clips of the last 24 hours, counted by hour and worker
+    finished    ready clips of the last 24 hours, counted by hour
     counts      clips by version, category and state
     asked       distinct prompts and seed slots of active versions, by category
     speeds      median seconds of ready clips, by version and hardware
     reasons     clips with an error, counted by what their sentences have in common
+    costs       what was spent on each hosted version, and how many of its orders are out
     versions    the catalogue
 
-`held` looks only into the queue's own index, which is as long as the queue. No index leads to
-failed clips or to those of a certain hour, so the other five on clips read each clip once: of
-100,000 clips, in 0.2 s altogether on two shared cores.
-
-A worker that waits for work writes nothing: it is known only by the clips that it finished.
+None of them reads the table of clips whole: held, finished and reasons look up the few rows that
+they want, the other three are answered by an index alone (so they count rows, not keys).
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from django.db import connection
@@ -35,17 +35,20 @@ from django.db.models import (
     Max,
     Min,
     Q,
+    QuerySet,
+    Sum,
     TextField,
     Value,
 )
 from django.db.models.functions import Coalesce, Left, Now, TruncHour
 from django.utils import timezone
 
+from generation.backends import HOSTED, RENDERED_HERE
 from generation.categories import Category
-from generation.models import Clip, ClipState, Version, VersionState
+from generation.models import Clip, ClipState, HostedJob, JobState, Version, VersionState, Worker
 
 HOURS = 24
-SEEN_WITHIN = timedelta(minutes=10)
+SILENT_AFTER = timedelta(minutes=1)  # six reports
 REASONS_SHOWN = 10
 SHAPE_LENGTH = 200  # in an address it stays far below the 4,094 bytes that servers take
 BAR_HEIGHT = 100  # of the tallest bar, in the units of the drawing
@@ -123,23 +126,64 @@ class Holding:
 
 
 @dataclass(frozen=True)
-class Resting:
-    """A worker that holds nothing and finished a clip not long ago."""
+class Post:
+    """A worker, by its last report, and what it holds; one that never reported has no report."""
 
-    worker: str
-    since: float  # seconds
+    name: str
+    report: Worker | None
+    silent: float  # seconds since the report
+    holdings: list[Holding]
+
+    @property
+    def alive(self) -> bool:
+        return self.silent < SILENT_AFTER.total_seconds()
+
+    @property
+    def hands(self) -> int:
+        """How many clips it can be expected to work on at once."""
+        return int(self.alive) if self.report else sum(held.alive for held in self.holdings)
 
     @property
     def words(self) -> str:
-        return f"holds no clip; finished its last {spell(self.since)} ago"
+        if self.alive:
+            return "holds no clip"
+        return f"silent for {spell(self.silent)}: it is dead, or cut off from the database"
 
 
 @dataclass(frozen=True)
 class Speed:
-    """The median time of rendering and encoding a clip on the hardware that made most of them."""
+    """The median wall time of rendering a clip on the hardware that made most of them.
+
+    Encoding is the arena's own work and no speed of a model: it stands apart.
+    """
 
     seconds: float
+    encoding: float
     hardware: str
+
+
+def speeds(clips: QuerySet[Clip]) -> dict[int, Speed]:
+    """The speed of each version among these clips."""
+    rows = (
+        clips.filter(state=ClipState.READY, render_seconds__isnull=False)
+        .values("version_id", "version__backend", "hardware")
+        .annotate(
+            seconds=Median("render_seconds"),
+            encoding=Median(Coalesce("encode_seconds", 0.0)),
+            count=Count("*"),
+        )
+        .order_by("count", "hardware")  # the most frequent hardware comes last and stays
+    )
+    return {
+        row["version_id"]: Speed(row["seconds"], row["encoding"], _hardware(row)) for row in rows
+    }
+
+
+def _hardware(row: Mapping[str, Any]) -> str:
+    """Times of clips made elsewhere are what their manifest says; the arena measured all others."""
+    if row["version__backend"] == "imported":
+        return ", ".join(filter(None, [row["hardware"], "as stated"]))
+    return str(row["hardware"])
 
 
 @dataclass
@@ -152,13 +196,20 @@ class Line:
     states: Counter[str] = field(default_factory=Counter)
 
     @property
+    def waits(self) -> bool:
+        """For workers of this site; what is hosted or imported is made elsewhere."""
+        here = self.version.backend in RENDERED_HERE and self.version.state == VersionState.ACTIVE
+        return here and self.states[ClipState.WAITING] > 0
+
+    @property
     def seconds_left(self) -> float | None:
-        """None if it can't be known, 0 if nothing of it will be rendered."""
-        if not self.states[ClipState.WAITING] or self.version.state != VersionState.ACTIVE:
+        """None if it can't be known, 0 if nothing of it will be rendered here."""
+        if not self.waits:
             return 0
         if self.speed is None or not self.workers:
             return None
-        return self.states[ClipState.WAITING] * self.speed.seconds / self.workers
+        each = self.speed.seconds + self.speed.encoding
+        return self.states[ClipState.WAITING] * each / self.workers
 
     @property
     def finish(self) -> str:
@@ -166,6 +217,8 @@ class Line:
             return "nothing waits"
         if self.version.state != VersionState.ACTIVE:
             return f"not rendered while {self.version.get_state_display().lower()}"
+        if not self.waits:
+            return "not rendered here"
         if self.speed is None:
             return f"unknown: nothing of {self.version} was rendered yet"
         return finish_in_words(self.seconds_left)
@@ -173,7 +226,7 @@ class Line:
 
 def finish_in_words(seconds: float | None) -> str:
     if seconds is None:
-        return f"unknown: no worker was seen for {spell(SEEN_WITHIN.total_seconds())}"
+        return "unknown: no worker is there"
     return f"about {spell(seconds)}"
 
 
@@ -201,7 +254,17 @@ class Reason:
     sentence: str
     failed: int
     again: int
-    newest: datetime
+    newest: datetime | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a hosted version has spent, in US dollars, orders that are out included."""
+
+    version: Version
+    spent: Decimal
+    out: int
+    ready: int
 
 
 @dataclass(frozen=True)
@@ -227,15 +290,19 @@ class Coverage:
 @dataclass(frozen=True)
 class Progress:
     at: datetime
-    held: list[Holding]
-    resting: list[Resting]
+    posts: list[Post]
     workers: int
     lines: list[Line]
     hours: list[Hour]
     reasons: list[Reason]
     more_reasons: bool  # than are shown
     coverage: list[Coverage]
+    costs: list[Cost]
     states: Counter[str]
+
+    @property
+    def spent(self) -> Decimal:
+        return sum((cost.spent for cost in self.costs), Decimal(0))
 
     @property
     def finished(self) -> int:
@@ -250,27 +317,25 @@ class Progress:
         """For the whole queue. Workers are shared, so the versions' times add up."""
         if not self.states[ClipState.WAITING]:
             return "nothing waits"
-        active = [line for line in self.lines if line.version.state == VersionState.ACTIVE]
-        waiting = [line for line in active if line.states[ClipState.WAITING]]
+        waiting = [line for line in self.lines if line.waits]
         if not waiting:
-            return "no version that waits is active"
+            return "nothing that waits is rendered here"
         if unknown := next((line for line in waiting if line.seconds_left is None), None):
             return unknown.finish
         return finish_in_words(sum(line.seconds_left or 0 for line in waiting))
 
 
 def read_progress() -> Progress:
-    """The whole page's facts, in the seven queries listed above."""
+    """The whole page's facts, in the nine queries listed above."""
     now = timezone.now()
-    held = _held()
-    finished = _finished(now)
+    posts = _posts(_held())
+    workers = sum(post.hands for post in posts)
     reasons = _reasons()
-    resting, workers = _workers(now, held, finished)
     counts = {
         (version, category, state): count
         for version, category, state, count in Clip.objects.values_list(
             "version_id", "category", "state"
-        ).annotate(count=Count("pk"))
+        ).annotate(count=Count("*"))
     }
     versions = list(Version.objects.order_by("name"))
     lines = _lines(versions, counts, workers)
@@ -279,14 +344,14 @@ def read_progress() -> Progress:
         states[state] += count
     return Progress(
         at=now,
-        held=held,
-        resting=resting,
+        posts=posts,
         workers=workers,
         lines=lines,
-        hours=_hours(now, finished),
+        hours=_hours(now),
         reasons=reasons[:REASONS_SHOWN],
         more_reasons=len(reasons) > REASONS_SHOWN,
         coverage=_coverage(versions, counts),
+        costs=_costs(versions, counts),
         states=states,
     )
 
@@ -294,8 +359,7 @@ def read_progress() -> Progress:
 def _held() -> list[Holding]:
     """By worker's name. What is left of a lease is told by the database's clock, as leases are."""
     clips = (
-        Clip.objects.filter(state=ClipState.RENDERING)
-        .exclude(version__backend="imported")  # whoever imports is no worker
+        Clip.objects.filter(state=ClipState.RENDERING, version__backend__in=RENDERED_HERE)
         .select_related("version", "prompt")
         .annotate(
             left=ExpressionWrapper(F("lease_expires_at") - Now(), output_field=DurationField())
@@ -305,23 +369,31 @@ def _held() -> list[Holding]:
     return [Holding(clip, clip.left.total_seconds()) for clip in clips]
 
 
-@dataclass(frozen=True)
-class _Finished:
-    hour: datetime
-    worker: str
-    count: int
-    last: datetime
+def _posts(held: list[Holding]) -> list[Post]:
+    """By name: all workers that reported, and those that hold clips without having reported."""
+    age = ExpressionWrapper(Now() - F("seen_at"), output_field=DurationField())
+    reports = {worker.name: worker for worker in Worker.objects.annotate(age=age)}
+    holdings: dict[str, list[Holding]] = {name: [] for name in reports}
+    for holding in held:
+        holdings.setdefault(holding.clip.worker, []).append(holding)
+    return [
+        Post(name, reports.get(name), _age(reports.get(name)), holdings[name])
+        for name in sorted(holdings)
+    ]
 
 
-def _finished(now: datetime) -> list[_Finished]:
+def _age(report: Any) -> float:
+    return report.age.total_seconds() if report else 0.0
+
+
+def _finished(now: datetime) -> Iterable[tuple[datetime, int]]:
     ready = Clip.objects.filter(state=ClipState.READY, ready_at__gte=_first_hour(now))
-    rows = (
+    return (
         ready.exclude(version__backend="imported")
         .annotate(hour=TruncHour("ready_at"))
-        .values("hour", "worker")
-        .annotate(count=Count("pk"), last=Max("ready_at"))
+        .values_list("hour")
+        .annotate(count=Count("*"))
     )
-    return [_Finished(**row) for row in rows]
 
 
 def _hour_of(now: datetime) -> datetime:
@@ -332,45 +404,12 @@ def _first_hour(now: datetime) -> datetime:
     return _hour_of(now) - timedelta(hours=HOURS - 1)
 
 
-def _workers(
-    now: datetime, held: list[Holding], finished: list[_Finished]
-) -> tuple[list[Resting], int]:
-    """Those that hold nothing now, and how many were seen at all.
-
-    Workers on one machine share its name: a name counts once for each clip it holds.
-    """
-    busy = Counter(holding.clip.worker for holding in held if holding.alive)
-    silent = {holding.clip.worker for holding in held} - set(busy)
-    last: dict[str, datetime] = {}
-    for row in finished:
-        if row.last > now - SEEN_WITHIN and row.worker not in busy and row.worker not in silent:
-            last[row.worker] = max(row.last, last.get(row.worker, row.last))
-    resting = [
-        Resting(worker, max(0.0, (now - moment).total_seconds()))
-        for worker, moment in sorted(last.items())
-    ]
-    return resting, busy.total() + len(resting)
-
-
-def _speeds() -> dict[int, Speed]:
-    rows = (
-        Clip.objects.filter(state=ClipState.READY, render_seconds__isnull=False)
-        .values("version_id", "hardware")
-        .annotate(
-            seconds=Median(F("render_seconds") + Coalesce("encode_seconds", 0.0)),
-            count=Count("pk"),
-        )
-        .order_by("count", "hardware")  # the most frequent hardware comes last and stays
-    )
-    return {row["version_id"]: Speed(row["seconds"], row["hardware"]) for row in rows}
-
-
 def _lines(
     versions: Iterable[Version], counts: dict[tuple[int, str, str], int], workers: int
 ) -> list[Line]:
     """Active versions, and others that have anything but ready clips."""
-    speeds = _speeds()
-    lines = {v.pk: Line(v, speeds.get(v.pk), workers) for v in versions}
+    known = speeds(Clip.objects.all())
+    lines = {v.pk: Line(v, known.get(v.pk), workers) for v in versions}
     for (version, _, state), count in counts.items():
         lines[version].states[state] += count
     return [
@@ -380,12 +419,12 @@ def _lines(
     ]
 
 
-def _hours(now: datetime, finished: list[_Finished]) -> list[Hour]:
+def _hours(now: datetime) -> list[Hour]:
     """The last 24 by the clock, the one that runs included."""
     counts: Counter[datetime] = Counter()
-    for row in finished:
+    for hour, count in _finished(now):
         # The database's clock may be a little ahead of ours.
-        counts[min(row.hour, _hour_of(now))] += row.count
+        counts[min(hour, _hour_of(now))] += count
     most = max(counts.values(), default=1)
     starts = [_first_hour(now) + timedelta(hours=n) for n in range(HOURS)]
     return [
@@ -408,7 +447,7 @@ def _reasons() -> list[Reason]:
             sentence=Min(first_line(F("error"))),
             failed=Count("pk", filter=failed),
             again=Count("pk", filter=~failed),
-            newest=Max("created_at"),
+            newest=Max("failed_at"),
         )
         .order_by("-failed", "-again", "shape")
     )
@@ -435,3 +474,22 @@ def _coverage(
             cells.append(cell if makes else None)
         covered.append(Coverage(version, cells))
     return covered
+
+
+def _costs(versions: Iterable[Version], counts: dict[tuple[int, str, str], int]) -> list[Cost]:
+    out = Q(state__in=(JobState.SUBMITTING, JobState.SUBMITTED))
+    jobs = {
+        version: (spent or Decimal(0), orders)
+        for version, spent, orders in HostedJob.objects.values_list("clip__version_id").annotate(
+            spent=Sum("cost"), orders=Count("pk", filter=out)
+        )
+    }
+    return [
+        Cost(
+            version,
+            *jobs.get(version.pk, (Decimal(0), 0)),
+            ready=sum(counts.get((version.pk, c, ClipState.READY), 0) for c in Category),
+        )
+        for version in versions
+        if version.pk in jobs or (version.backend in HOSTED and version.state != "draft")
+    ]

@@ -10,35 +10,49 @@ import logging
 import os
 import platform
 import re
+import shutil
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
+from pathlib import Path, PurePath
+from uuid import UUID
 
 import numpy as np
+from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.core.files import File
 from django.core.files.storage import default_storage
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 from PIL import Image
 
-from generation.backends import CannotRender, NeverRenders, Request, backend
+from generation.backends import RENDERED_HERE, CannotRender, NeverRenders, Request, backend
+from generation.backends.warm import WARM
+from generation.catalog import check_clip
 from generation.categories import Category
 from generation.encoding import (
     EncodingError,
     MediaFacts,
     RenditionFacts,
     encode_rendition,
+    far_from_profile,
     probe,
     write_master,
 )
-from generation.models import Clip, ClipState, Prompt, PromptSet, Version, VersionState
+from generation.models import (
+    Clip,
+    ClipState,
+    Prompt,
+    PromptSet,
+    Stratum,
+    Version,
+    VersionState,
+)
+from generation.scratch import scratch_folder
 
 log = logging.getLogger(__name__)
 # A master made elsewhere may be called anything; its row has room for a name of this kind.
@@ -46,7 +60,7 @@ SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 
 
 class LeaseLost(Exception):
-    """Another worker has taken the clip over; what was rendered here is discarded."""
+    """The clip was taken over or cancelled; what was rendered here is discarded."""
 
 
 @dataclass
@@ -104,7 +118,7 @@ def queue_clips(
         request = request_of(prompt, category, seed_of(prompt, 0))
         for version in list(chosen):
             try:
-                backend(version.backend).check(version.settings, request)
+                check_clip(version, category, request)
             except NeverRenders as error:
                 queued.refused.append(f"{version.slug}: {error}")
                 chosen.remove(version)
@@ -131,18 +145,43 @@ def queue_clips(
     return queued
 
 
-CLAIM = """
+CLAIMABLE = """
+    clip.state IN ('waiting', 'rendering')
+    AND (clip.lease_expires_at IS NULL OR clip.lease_expires_at < now())
+    AND clip.attempts < %(attempts)s
+"""
+# A place is a version's task: its text to video and its image to video may be different weights.
+# In its turn a worker prefers the places whose models it holds, in the order of the queue. After it
+# the others come first: those it has not served, then the one it served longest ago.
+#
+# Only the first clips of each version and category are looked at, by their index: more of them than
+# are claimed at the same instant. What is locked meanwhile may have changed, so it is asked again.
+CLAIM = f"""
     UPDATE generation_clip SET
         state = 'rendering', fence = fence + 1, attempts = attempts + 1, worker = %(worker)s,
         lease_expires_at = now() + %(lease)s * interval '1 second', step = 0, steps = 0
     WHERE id = (
-        SELECT clip.id FROM generation_clip clip
-        JOIN generation_version version ON version.id = clip.version_id
-        WHERE clip.state IN ('waiting', 'rendering')
-          AND (clip.lease_expires_at IS NULL OR clip.lease_expires_at < now())
-          AND clip.attempts < %(attempts)s
-          AND version.state = 'active'
-        ORDER BY clip.priority, clip.created_at
+        SELECT clip.id
+        FROM generation_version version
+        CROSS JOIN unnest(%(categories)s::text[]) category
+        CROSS JOIN LATERAL (
+            SELECT clip.id FROM generation_clip clip
+            WHERE clip.version_id = version.id AND clip.category = category.category
+              AND {CLAIMABLE}
+            ORDER BY clip.priority, clip.created_at
+            LIMIT 16
+        ) first
+        JOIN generation_clip clip ON clip.id = first.id
+        CROSS JOIN LATERAL (
+            SELECT version.id || '/' || split_part(clip.category, '-', 1) AS name
+        ) place
+        CROSS JOIN LATERAL (SELECT place.name = ANY(%(warm)s::text[]) AS warm) model
+        WHERE version.state = 'active' AND version.backend = ANY(%(backends)s) AND {CLAIMABLE}
+        ORDER BY
+            model.warm = %(in_turn)s DESC,
+            CASE WHEN NOT model.warm THEN array_position(%(served)s::text[], place.name) END
+                NULLS FIRST,
+            clip.priority, clip.created_at
         FOR UPDATE OF clip SKIP LOCKED
         LIMIT 1
     )
@@ -150,8 +189,13 @@ CLAIM = """
 """
 
 
+def place_of(clip: Clip) -> str:
+    """What `CLAIM` calls a place."""
+    return f"{clip.version_id}/{Category(clip.category).task}"
+
+
 def claim(worker: str) -> Clip | None:
-    """The next clip, leased to this worker, or None when nothing waits.
+    """The next clip that is rendered here, leased to this worker, or None when nothing waits.
 
     Times are the database's own throughout, so that workers need not agree on the clock.
     """
@@ -164,6 +208,11 @@ def claim(worker: str) -> Clip | None:
                 "worker": worker,
                 "lease": settings.RENDER_LEASE_SECONDS,
                 "attempts": settings.RENDER_ATTEMPTS,
+                "backends": list(RENDERED_HERE),
+                "categories": Category.values,
+                "warm": WARM.warm,
+                "served": WARM.served,
+                "in_turn": WARM.in_turn,
             },
         )
         row = cursor.fetchone()
@@ -178,6 +227,7 @@ def fail_exhausted() -> int:
         state=ClipState.RENDERING,
         lease_expires_at__lt=Now(),
         attempts__gte=settings.RENDER_ATTEMPTS,
+        version__backend__in=RENDERED_HERE,
     ).update(
         state=ClipState.FAILED,
         lease_expires_at=None,
@@ -192,6 +242,7 @@ def claimable() -> int:
         state__in=(ClipState.WAITING, ClipState.RENDERING),
         attempts__lt=settings.RENDER_ATTEMPTS,
         version__state=VersionState.ACTIVE,
+        version__backend__in=RENDERED_HERE,
     ).count()
 
 
@@ -202,8 +253,8 @@ class Heartbeat:
         self.clip = clip
         self.lost = False
         self.progress = (0, 0)
+        self._started = time.monotonic()
         self._stop = threading.Event()
-        self._end = time.monotonic() + settings.RENDER_SECONDS_AT_MOST
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> "Heartbeat":
@@ -214,18 +265,19 @@ class Heartbeat:
         self._stop.set()
         self._thread.join()
 
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
     def step(self, step: int, steps: int) -> None:
         """Called by the backend; stops a render whose lease is gone."""
         self.progress = (step, steps)
         if self.lost:
-            raise LeaseLost(f"clip {self.clip.pk}: another worker has taken over")
+            raise LeaseLost(f"clip {self.clip.pk} was taken over or cancelled")
 
     def _beat(self) -> None:
         lease = settings.RENDER_LEASE_SECONDS
         while not self._stop.wait(lease / 4):
-            if time.monotonic() > self._end:  # it hangs: let another worker have the clip
-                self.lost = True
-                return
             step, steps = self.progress
             try:
                 kept = _held(self.clip).update(
@@ -276,18 +328,49 @@ def give_up(clip: Clip, reason: str) -> None:
     _write(clip, state=ClipState.FAILED, error=reason, lease_expires_at=None)
 
 
+def hand_back(clip: Clip) -> None:
+    """The clip waits again at once and loses no attempt; it must not take long, nor fail."""
+    try:
+        connection.close()  # what it was doing is not known
+        _held(clip).update(
+            state=ClipState.WAITING, lease_expires_at=None, attempts=F("attempts") - 1
+        )
+    except Exception:  # the lease runs out all the same
+        log.warning("clip %s could not be handed back", clip.pk, exc_info=True)
+
+
+def cancel(clips: QuerySet[Clip], by: str) -> int:
+    """Waiting and running clips fail, to be tried again only when somebody says so.
+
+    Whoever renders one has lost it from now on, and stops at its next step.
+    """
+    return clips.filter(state__in=(ClipState.WAITING, ClipState.RENDERING)).update(
+        state=ClipState.FAILED, lease_expires_at=None, error=f"Cancelled by {by}."
+    )
+
+
 def render_claimed(clip: Clip) -> bool:
     """Render, encode and publish a claimed clip. True when it is ready afterwards.
 
-    A failure is kept in words on the clip: for good if the backend says that it can't, to be tried
-    again up to the cap otherwise.
+    A failure is kept in words on the clip: for good if the backend says that it can't, or if it
+    takes too long, to be tried again up to the cap otherwise.
     """
+    heartbeat = Heartbeat(clip)
     try:
-        with Heartbeat(clip) as heartbeat, tempfile.TemporaryDirectory() as folder:
-            _render_into(clip, heartbeat, Path(folder))
+        with heartbeat, scratch_folder(f"{clip.pk}-{clip.fence}") as folder:
+            _render_into(clip, heartbeat, folder)
         return True
     except LeaseLost as error:
         log.warning("%s", error)
+        return False
+    except SystemExit:  # told to end at once, by an operator or because it did not stop in time
+        if heartbeat.seconds < settings.RENDER_SECONDS_AT_MOST:
+            hand_back(clip)
+        else:
+            give_up(clip, _too_long(heartbeat))
+        raise
+    except SoftTimeLimitExceeded:
+        give_up(clip, _too_long(heartbeat))
         return False
     except (CannotRender, EncodingError) as error:
         log.warning("clip %s failed: %s", clip.pk, error)
@@ -307,21 +390,38 @@ def render_claimed(clip: Clip) -> bool:
         return False
 
 
+def _too_long(heartbeat: Heartbeat) -> str:
+    step, steps = heartbeat.progress
+    where = f"at step {step} of {steps}" if steps else "before its first step"
+    return (
+        f"It was stopped {where} after {heartbeat.seconds:.0f} s: raise RENDER_SECONDS_AT_MOST, or "
+        "render it on faster hardware."
+    )
+
+
 def _render_into(clip: Clip, heartbeat: Heartbeat, folder: Path) -> None:
     version = clip.version
+    request = request_of(clip.prompt, clip.category, clip.seed)
     started = time.perf_counter()
-    raw = backend(version.backend).render(
-        version.settings, request_of(clip.prompt, clip.category, clip.seed), heartbeat.step
-    )
-    rendered = time.perf_counter()
+    with WARM.rendering(place_of(clip)) as measured:
+        raw = backend(version.backend).render(version.settings, request, heartbeat.step)
+        rendered = time.perf_counter()
     write_master(raw, folder / "master.mkv")
     files = encode_clip(folder / "master.mkv", folder, clip.prompt, clip.category)
+    on_gpu = measured.gpu_peak is not None
+    step, steps = heartbeat.progress
     publish(
         clip,
         files,
         render_seconds=rendered - started,
         encode_seconds=time.perf_counter() - rendered,
         hardware=hardware(gpu=backend(version.backend).GPU),
+        measured={
+            "step": step,
+            "steps": steps,
+            "gpu_seconds": rendered - started - measured.loading if on_gpu else None,
+            "gpu_peak_bytes": measured.gpu_peak,
+        },
     )
 
 
@@ -335,6 +435,7 @@ class ClipFiles:
     facts: MediaFacts  # of the master
     made: RenditionFacts
     rendition_sha256: str
+    stratum: Stratum
 
 
 def encode_clip(master: Path, folder: Path, prompt: Prompt, category: str) -> ClipFiles:
@@ -350,7 +451,8 @@ def encode_clip(master: Path, folder: Path, prompt: Prompt, category: str) -> Cl
         audio=Category(category).audio,
     )
     digest = hashlib.sha256(rendition.read_bytes()).hexdigest()
-    return ClipFiles(master, rendition, poster, facts, made, digest)
+    stratum = Stratum.FAR if far_from_profile(facts, prompt.aspect) else Stratum.NEAR
+    return ClipFiles(master, rendition, poster, facts, made, digest, stratum)
 
 
 def publish(
@@ -360,6 +462,7 @@ def publish(
     render_seconds: float | None,
     encode_seconds: float,
     hardware: str,
+    measured: Mapping[str, object] | None = None,
 ) -> None:
     """Store the files and make the clip ready, if it is still ours; raises LeaseLost if not."""
     # The fence in the name keeps two attempts apart; a name is published by the row alone.
@@ -384,19 +487,58 @@ def publish(
         height=files.facts.height,
         fps=files.facts.fps,
         seconds=files.facts.seconds,
+        stratum=files.stratum,
+        profile=files.made.profile,
         loudness=files.made.loudness,
         motion=files.made.motion,
         render_seconds=render_seconds,
         encode_seconds=encode_seconds,
         hardware=hardware,
         ready_at=Now(),
+        **(measured or {}),
         **names,
     )
     # An update whose answer was lost may have happened: what the row names stays.
     if not published and Clip.objects.get(pk=clip.pk).rendition != names["rendition"]:
         for name in names.values():
             default_storage.delete(name)
-        raise LeaseLost(f"clip {clip.pk}: another worker took over before publication")
+        raise LeaseLost(f"clip {clip.pk}: it was taken over or cancelled before publication")
+
+
+def encode_again(pk: UUID, clips: QuerySet[Clip]) -> bool:
+    """Make a ready clip's rendition again from its master with the newest profile.
+
+    1. Raise the fence, so that the new files have names of their own and those that are left over,
+       now or after a crash, are swept.
+    2. Encode, store, and name the new files on the clip if it is still one of `clips`.
+    """
+    clip = Clip.objects.select_related("prompt").get(pk=pk)
+    if clips.filter(pk=pk, fence=clip.fence).update(fence=F("fence") + 1) != 1:
+        return False
+    prefix = f"clips/{pk}/{clip.fence + 1}"
+    names: dict[str, str] = {}
+    with scratch_folder(f"{pk}-{clip.fence + 1}") as folder:
+        master = folder / PurePath(str(clip.master)).name
+        with default_storage.open(str(clip.master)) as stored, master.open("wb") as copy:
+            shutil.copyfileobj(stored, copy)
+        files = encode_clip(master, folder, clip.prompt, clip.category)
+        drop_idle_connection()
+        for field_name, file in (("rendition", files.rendition), ("poster", files.poster)):
+            with file.open("rb") as source:
+                names[field_name] = default_storage.save(
+                    f"{prefix}/{file.name}", File(source, file.name)
+                )
+    return (
+        clips.filter(pk=pk, fence=clip.fence + 1).update(
+            rendition_sha256=files.rendition_sha256,
+            stratum=files.stratum,
+            profile=files.made.profile,
+            loudness=files.made.loudness,
+            motion=files.made.motion,
+            **names,
+        )
+        == 1
+    )
 
 
 def hardware(gpu: bool) -> str:

@@ -2,7 +2,6 @@
 
 import logging
 import socket
-import time
 from datetime import timedelta
 from typing import Any, cast
 
@@ -13,18 +12,20 @@ from django.db.models import Q
 from django.utils import timezone
 from redis import Redis
 
-from generation.backends import HOSTED
-from generation.hosted import poll_due, submit_waiting, take, work_waiting
+from generation.hosted import poll_due, submit_waiting, work_waiting
+from generation.importing import fail_killed
 from generation.models import Clip, ClipState
 from generation.rendering import claim, claimable, render_claimed
+from generation.uploads import import_next_row, next_in_line, sweep_uploads
+from generation.workers import QUEUE, forget_silent
 
-# A worker stays with one message for this long, then goes back to the queue for the next; so long
-# does it take at most to end one in peace, plus the clip at hand.
+# A hosted worker stays with one message for this long, then goes back to the queue for the next.
 SHIFT_SECONDS = 60
 EXPIRES = 20  # seconds after which a wake-up that nobody took means nothing any more
+# A message carries its sender's limits unless told otherwise; the worker's own hold instead.
+WAKE_UP = {"expires": EXPIRES, "time_limit": None, "soft_time_limit": None}
 # More idle workers than this are woken in the next round.
 WAKE_AT_MOST = 16
-QUEUE = "gpu"
 HOSTED_QUEUE = "hosted"
 HOSTED_WAKE_AT_MOST = 8  # each looks at all the jobs that it finds due
 ORPHAN_AGE = timedelta(hours=24)
@@ -32,21 +33,23 @@ ORPHAN_AGE = timedelta(hours=24)
 log = logging.getLogger(__name__)
 
 
-@shared_task
-def render_waiting() -> int:
-    """Render clips until none waits or the shift is over; returns how many became ready.
+@shared_task(
+    bind=True,
+    soft_time_limit=settings.RENDER_SECONDS_AT_MOST,
+    time_limit=settings.RENDER_SECONDS_AT_MOST + settings.RENDER_SECONDS_TO_STOP,
+)
+def render_waiting(self: Any) -> bool:
+    """Render the clip that comes next; True when it became ready.
 
-    The message says nothing but "wake up": which clip comes next is decided in PostgreSQL.
+    The message says nothing but "wake up": which clip comes next is decided in PostgreSQL. Each
+    message is for one clip, so that the limits of its time are the clip's, and a worker that is
+    told to end does so after it; while clips wait, a worker sends itself the next.
     """
-    ready, end = 0, time.monotonic() + SHIFT_SECONDS
-    while clip := claim(socket.gethostname()):
-        if clip.version.backend in HOSTED:
-            take(clip)  # a hosted worker goes on with it
-        else:
-            ready += render_claimed(clip)
-        if time.monotonic() > end:
-            render_waiting.apply_async(expires=EXPIRES)
-            break
+    clip = claim(self.request.hostname or socket.gethostname())
+    if clip is None:
+        return False
+    ready = render_claimed(clip)
+    render_waiting.apply_async(**WAKE_UP)
     return ready
 
 
@@ -61,7 +64,7 @@ def wake_workers() -> int:
         queued = cast(int, broker.llen(QUEUE))
     count = max(0, min(claimable(), WAKE_AT_MOST) - queued)
     for _ in range(count):
-        render_waiting.apply_async(expires=EXPIRES)
+        render_waiting.apply_async(**WAKE_UP)
     return count
 
 
@@ -92,11 +95,35 @@ def wake_hosted() -> int:
 
 
 @shared_task
+def import_uploaded(pk: str, fence: int) -> bool:
+    """Import one row of an upload; True when that was done. Other work comes between two rows.
+
+    The fence says how far the upload was when the message was sent: of two alike one does nothing.
+    """
+    if not import_next_row(pk, fence):
+        return False
+    wake_importers()
+    return True
+
+
+@shared_task
+def wake_importers() -> None:
+    """Uploads are imported one after the other: wake a worker for the one whose turn it is."""
+    if (upload := next_in_line()) is not None:
+        import_uploaded.apply_async((str(upload.pk), upload.fence), expires=EXPIRES)
+
+
+@shared_task
 def sweep_media() -> int:
     """Delete files of attempts that died before publication, once they are a day old.
 
+    Imports that died are failed in words: nobody else takes them up until somebody imports again.
+
     Only a clip that was claimed more than once, or is not ready, can have such files.
     """
+    forget_silent()
+    fail_killed()
+    sweep_uploads()
     swept, youngest = 0, timezone.now() - ORPHAN_AGE
     for clip in Clip.objects.filter(
         Q(fence__gt=1) | Q(fence=1) & ~Q(state=ClipState.READY)

@@ -26,6 +26,7 @@ def _start() -> None:
     os.environ["SITE_ROLE"] = SITE_ROLE
     os.environ["MEDIA_STORAGE"] = f"file://{home / 'media'}"
     os.environ["LEDGER_COPY"] = str(home / "ledger-copy")
+    os.environ["SCRATCH"] = str(home / "scratch")
 
 
 os.environ.setdefault("SECRET_KEY", "only for tests, and long enough that no check objects to it")

@@ -4,7 +4,7 @@ import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from itertools import count
 
@@ -19,7 +19,16 @@ from django.utils import timezone
 from playwright.sync_api import expect, sync_playwright
 
 from generation.categories import Category
-from generation.models import Clip, ClipState, Prompt, Version, VersionState
+from generation.models import (
+    Clip,
+    ClipState,
+    HostedJob,
+    JobState,
+    Prompt,
+    Version,
+    VersionState,
+    Worker,
+)
 from tests.browser.test_walk import FLAGS, SYSTEM, fits
 
 pytestmark = pytest.mark.django_db
@@ -56,12 +65,21 @@ def make_clip(db: None) -> MakeClip:
     return make
 
 
+def reports(name: str, age: timedelta = timedelta(), **values: object) -> None:
+    """A worker that said so much, so long ago."""
+    Worker.objects.create(name=name, seen_at=Now() - age, **{"hardware": "A GPU", **values})
+
+
 @pytest.fixture
 def a_busy_site(make_version: Callable[..., Version], make_clip: MakeClip) -> tuple[Version, ...]:
     """Two active versions with clips in all states, and a paused one that waits."""
     day, minute = timedelta(days=1), timedelta(minutes=1)
     swift, tardy = make_version("swift"), make_version("tardy", categories=["t2v-silent"])
     paused = make_version("paused", state=VersionState.PAUSED)
+    reports("gpu-1", gpu_used=30 << 30, gpu_total=80 << 30)
+    reports("gpu-2", hardware="A processor")
+    reports("gpu-8", 5 * minute)
+    reports("gpu-9", 4 * minute)
     make_clip(swift, "rendering", key="crane", worker="gpu-1", step=12, steps=30)
     make_clip(swift, "rendering", key="stork", worker="gpu-9", left=-3 * minute)
     for _ in range(6):
@@ -78,6 +96,10 @@ def a_busy_site(make_version: Callable[..., Version], make_clip: MakeClip) -> tu
     make_clip(tardy, "waiting", key="crane", error="OutOfMemoryError: 2.50 MiB is free.")
     make_clip(paused, "waiting", key="crane")
     return swift, tardy, paused
+
+
+def moment_long_ago() -> datetime:
+    return datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def words(html: str) -> str:
@@ -119,25 +141,25 @@ class TestWhatItSays:
 
     def test_the_totals(self, admin_client: Client, a_busy_site: tuple[Version, ...]) -> None:
         page = words(admin_client.get(PROGRESS).text)
-        assert (
-            "2 workers seen in the last 10 minutes 8 waiting 2 rendering 4 ready 3 failed" in page
-        )
+        assert "2 workers alive 8 waiting 2 rendering 4 ready 3 failed" in page
         assert "To finish: unknown: nothing of Tardy was rendered yet" in page
 
     def test_the_workers(self, admin_client: Client, a_busy_site: tuple[Version, ...]) -> None:
         said = words(section(admin_client.get(PROGRESS).text, "workers"))
         assert re.search(
-            r"gpu-1 Swift, crane, t2v-silent 12 of 30 expires in (39|40) s "
-            r"gpu-9 Swift, stork, t2v-silent none yet ran out 3 min ago: the worker is taken for "
-            r"dead, and another takes the clip over "
-            r"gpu-2 holds no clip; finished its last 2 min ago",
+            r"gpu-1 A GPU 30.0 GB of 80.0 GB in use Swift, crane, t2v-silent 12 of 30 expires in "
+            r"(39|40) s gpu-2 A processor holds no clip "
+            r"gpu-8 A GPU silent for 5 min: it is dead, or cut off from the database "
+            r"gpu-9 A GPU Swift, stork, t2v-silent none yet ran out 3 min ago: the worker is taken "
+            r"for dead, and another takes the clip over ",
             said,
         )
 
     def test_the_queue(self, admin_client: Client, a_busy_site: tuple[Version, ...]) -> None:
         said = words(section(admin_client.get(PROGRESS).text, "queue"))
-        # Six times 40 s, shared by two workers; the clip of 900 s was made on other hardware.
-        assert "Swift 6 2 4 3 40.0 s on A GPU about 2 min" in said
+        # Six times 30 s and 10 s of encoding, shared by two workers; the clip of 900 s was made on
+        # other hardware.
+        assert "Swift 6 2 4 3 30.0 s on A GPU about 2 min" in said
         assert "Tardy 1 0 0 0 unknown unknown: nothing of Tardy was rendered yet" in said
         assert "Paused (paused) 1 0 0 0 unknown not rendered while paused" in said
 
@@ -148,12 +170,17 @@ class TestWhatItSays:
         make_clip(version, "ready", timedelta(minutes=11))
         make_clip(version, "waiting")
         page = admin_client.get(PROGRESS).text
-        assert "No worker holds a clip, and none finished one in the last 10 minutes." in page
-        assert page.count("unknown: no worker was seen for 10 min") == 2
+        assert "No worker has reported itself in the last day, and none holds a clip." in page
+        assert page.count("unknown: no worker is there") == 2
+        reports("gpu-1", timedelta(minutes=2))
+        page = admin_client.get(PROGRESS).text
+        assert "silent for 2 min" in page
+        assert page.count("unknown: no worker is there") == 2
 
     def test_the_whole_queue_takes_as_long_as_its_versions_together(
         self, admin_client: Client, make_version: Callable[..., Version], make_clip: MakeClip
     ) -> None:
+        reports("gpu-1")
         for slug in ("swift", "tardy"):
             version = make_version(slug)
             make_clip(version, "ready")
@@ -190,6 +217,55 @@ class TestWhatItSays:
             page = admin_client.get(unescape(address))
             assert page.status_code == 200
             assert f"{clips} clip" in words(page.text)
+
+    def test_a_failure_carries_its_time(
+        self, admin_client: Client, make_version: Callable[..., Version], make_clip: MakeClip
+    ) -> None:
+        version = make_version("swift")
+        clip = make_clip(version, "waiting")
+        Clip.objects.update(created_at=timezone.now() - timedelta(days=30))
+        assert clip.failed_at is None
+        Clip.objects.update(state="failed", error="Reason.")
+        clip.refresh_from_db()
+        assert clip.failed_at is not None
+        moment = timezone.localtime(clip.failed_at).strftime("%Y-%m-%d %H:%M")
+        said = words(section(admin_client.get(PROGRESS).text, "failures"))
+        assert f"Reason. 1 0 {moment}" in said
+        Clip.objects.update(failed_at=moment_long_ago())
+        Clip.objects.update(step=1)  # a heartbeat
+        clip.refresh_from_db()
+        assert clip.failed_at == moment_long_ago()
+        Clip.objects.update(state="rendering", lease_expires_at=Now())  # another attempt begins
+        Clip.objects.update(state="failed", error="Reason.", lease_expires_at=None)
+        clip.refresh_from_db()
+        assert clip.failed_at > moment_long_ago()
+        Clip.objects.update(state="waiting", error="")
+        clip.refresh_from_db()
+        assert clip.failed_at is None
+
+    def test_what_hosted_versions_cost(
+        self, admin_client: Client, make_version: Callable[..., Version], make_clip: MakeClip
+    ) -> None:
+        assert "Cost of hosted" not in admin_client.get(PROGRESS).text
+        dear, cheap = (
+            make_version(slug, backend="fal", budget=budget)
+            for slug, budget in (("dear", 100), ("cheap", None))
+        )
+        for version, state, cost in (
+            (dear, JobState.COLLECTED, "12.50"),
+            (dear, JobState.COLLECTED, "12.50"),
+            (dear, JobState.SUBMITTED, "1.25"),
+            (cheap, JobState.FAILED, None),
+        ):
+            HostedJob.objects.create(
+                clip=make_clip(version, "ready"), fence=1, backend="fal", state=state, cost=cost,
+                next_poll_at=timezone.now(), status_url="s", result_url="r", error="No.",
+            )  # fmt: skip
+        make_clip(dear, "waiting")
+        page = admin_client.get(PROGRESS).text
+        said = words(section(page, "costs"))
+        assert "Cheap 1 0 $0.00 none Dear 3 1 $26.25 $100.00 In all $26.25," in said
+        assert "Dear 1 0 3 0 30.0 s on A GPU not rendered here" in words(section(page, "queue"))
 
     def test_a_thousand_lost_files_are_one_reason(
         self, admin_client: Client, make_version: Callable[..., Version], make_clip: MakeClip
@@ -263,7 +339,7 @@ class TestHowItIsMade:
         add(range(1, 20))
         assert Clip.objects.count() == 60
         assert queries() == few
-        assert few == 7 + 2  # the session and its user
+        assert few == 9 + 2  # the session and its user
 
     def test_holds_nothing_inline_and_is_never_cached(
         self, admin_client: Client, a_busy_site: tuple[Version, ...]

@@ -1,0 +1,61 @@
+"""Folders for files in the making, gone with the process that made them.
+
+Each is locked by its process for as long as that lives. A process that was killed can't tidy up,
+but its lock is gone: whoever makes the next folder on that machine sweeps what nobody holds.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from django.conf import settings
+
+
+@contextmanager
+def scratch_folder(name: str) -> Iterator[Path]:
+    """An empty folder of one's own, whose name begins with the given one."""
+    root = Path(settings.SCRATCH)
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _locked(root):  # or a folder could be swept between its making and its locking
+        sweep(root)
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=root))
+        lock = _lock(folder, fcntl.LOCK_EX)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def sweep(root: Path) -> None:
+    """Remove the folders whose processes are dead."""
+    for folder in root.iterdir():
+        try:
+            lock = _lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, FileNotFoundError, NotADirectoryError):
+            continue  # somebody works in it, or has just removed it
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _lock(folder: Path, how: int) -> int:
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, how)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = _lock(folder, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(lock)

@@ -1,0 +1,70 @@
+"""What each process of a GPU worker says of itself, for the page of progress.
+
+A thread writes it every few seconds, whether or not there is work, so that a worker that is idle
+and one that is dead look different.
+"""
+
+import logging
+import signal
+import sys
+import threading
+from datetime import timedelta
+from typing import Any
+
+from celery import current_app
+from celery.signals import worker_process_init, worker_process_shutdown
+from django.db import connection
+from django.db.models.functions import Now
+
+from generation.models import Worker
+from generation.rendering import hardware
+
+log = logging.getLogger(__name__)
+
+QUEUE = "gpu"
+BEAT_SECONDS = 10.0
+FORGOTTEN_AFTER = timedelta(days=1)
+
+
+@worker_process_init.connect
+def begin(sender: str, **_: Any) -> None:
+    """In the process that renders, once it has been forked; `sender` is the worker's name."""
+    if QUEUE not in current_app.amqp.queues.consume_from:
+        return
+    # A pool that is ended at once sends SIGTERM, which would end this process between two
+    # instructions; what the library does on SIGQUIT lets the render hand its clip back.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGQUIT))
+    threading.Thread(target=_report_forever, args=(sender,), daemon=True).start()
+
+
+@worker_process_shutdown.connect
+def end(sender: str, **_: Any) -> None:
+    """A worker that ended in peace is no longer listed."""
+    if QUEUE in current_app.amqp.queues.consume_from:
+        Worker.objects.filter(name=sender).delete()
+
+
+def _report_forever(name: str) -> None:
+    pause = threading.Event()
+    while True:
+        try:
+            report(name)
+        except Exception:  # the database restarts, torch is being imported: again at the next beat
+            log.debug("%s: no report", name, exc_info=True)
+        finally:
+            connection.close()
+        pause.wait(BEAT_SECONDS)
+
+
+def report(name: str) -> None:
+    facts = {"hardware": hardware(gpu=True), "gpu_used": None, "gpu_total": None}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        free, total = torch.cuda.mem_get_info()
+        facts |= {"gpu_used": total - free, "gpu_total": total}
+    Worker.objects.update_or_create(name=name, defaults={**facts, "seen_at": Now()})
+
+
+def forget_silent() -> int:
+    """Workers that have said nothing for a day are listed no more."""
+    return Worker.objects.filter(seen_at__lt=Now() - FORGOTTEN_AFTER).delete()[0]
