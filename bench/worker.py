@@ -42,7 +42,7 @@ def run(clips: int, rounds: int) -> bool:
         version
         for model in read_toml(CATALOG)["model"]
         for version in model["version"]
-        if version["slug"] == "colt-base"
+        if version["slug"] == "colt-2"
     )
     model = Model.objects.create(slug="colt", name="Colt", lab="Photofinish", weights="open")
     prompt = Prompt.objects.create(

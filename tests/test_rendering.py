@@ -15,6 +15,8 @@ import pytest
 from django.core.files.storage import default_storage
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from generation.categories import Category
@@ -133,7 +135,7 @@ def test_a_failure_is_kept_in_words_and_can_be_tried_again(
     version = make_version("broken", backend="colt", settings={"weights": "none", "steps": 1})
     queued = queue_clips(Category.T2V_SILENT, few)
     assert queued.added == 0
-    assert "Colt needs exactly the settings" in queued.refused[0]
+    assert "Colt needs the settings" in queued.refused[0]
     prompt = Prompt.objects.get(key="few-1")
     Clip.objects.create(version=version, prompt=prompt, category="t2v-silent", seed=1)
     clip = claim("test")
@@ -141,12 +143,41 @@ def test_a_failure_is_kept_in_words_and_can_be_tried_again(
     assert not render_claimed(clip)
     clip.refresh_from_db()
     assert clip.state == ClipState.FAILED
-    assert "Colt needs exactly the settings" in clip.error
+    assert "Colt needs the settings" in clip.error
     call_command(
         "render", "--retry-failed", "--no-wait", "--prompt-set", "few", stdout=io.StringIO()
     )
     clip.refresh_from_db()
     assert (clip.state, clip.attempts) == (ClipState.WAITING, 0)
+
+
+def test_an_operator_cancels_a_version_s_clips(
+    few: PromptSet, two_versions: tuple[Version, Version], admin_client: Client
+) -> None:
+    """Its running clip is thrown away by whoever renders it, and waits again when told so."""
+    queue_clips(Category.T2V_SILENT, few)
+    clip = claim("test")
+    assert clip is not None
+    page = reverse("admin:generation_version_changelist")
+    action = {"action": "cancel_clips", "_selected_action": [clip.version_id]}
+    said = admin_client.post(page, action, follow=True).text
+    assert f"Cancelled 2 of {clip.version}’s clips" in said
+    assert f"None of {clip.version}’s clips waited or ran." in (
+        admin_client.post(page, action, follow=True).text
+    )
+    assert not render_claimed(clip)
+    states = Clip.objects.order_by("version_id").values_list("version_id", "state", "error")
+    for version, state, error in states:
+        cancelled = version == clip.version_id
+        assert (state, error) == (
+            ("failed", "Cancelled by admin.") if cancelled else ("waiting", "")
+        )
+    assert not default_storage.exists(f"clips/{clip.pk}/1/master.mkv")
+    call_command(
+        "render", "--retry-failed", "--no-wait", "--prompt-set", "few", stdout=io.StringIO()
+    )
+    again = Clip.objects.get(pk=clip.pk)
+    assert (again.state, again.attempts, again.error) == (ClipState.WAITING, 0, "")
 
 
 def test_a_clip_without_a_rendition_can_not_become_ready(few: PromptSet, two_versions) -> None:

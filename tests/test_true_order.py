@@ -20,6 +20,6 @@ def test_simulated_votes_find_the_true_order(demo: RunningDemo) -> None:
     assert board["simulated_share"] > 0.5
     ratings = {row["slug"]: row["rating"] for row in board["standings"] + board["not_ranked"]}
     assert ratings["scenes-reference"] > ratings["scenes-stutter"] > ratings["scenes-faded"]
-    assert ratings["colt-base"] > ratings["colt-early"]
+    assert ratings["colt-2"] > ratings["colt-2-early"]
     marked = demo.sql("SELECT count(*) FROM arena_vote WHERE simulated")[0][0]
     assert marked == 300

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,25 +9,31 @@ import numpy as np
 from PIL import Image
 
 from generation.backends import CannotRender, Progress, Request
+from generation.backends.warm import WARM
 from generation.encoding import RawClip
 from generation.scenes.grammar import NotAScene, parse
 from generation.scenes.renderer import SAMPLE_RATE
 
 if TYPE_CHECKING:
-    from generation.colt.model import Colt
+    from generation.colt.sample import Loaded
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "colt" / "weights"
 GPU = False  # small enough for the processor
 SETTINGS = {"weights", "sha256", "steps", "guidance"}
+# What only some versions have: a distilled one puts noise on its guesses, and the picture may be
+# enlarged by another file of weights.
+OPTIONAL = {"renoise", "upscaler", "upscaler_sha256"}
 
 
 def check(settings: Mapping[str, Any], request: Request) -> None:
-    if set(settings) != SETTINGS:
-        raise CannotRender(f"Colt needs exactly the settings {', '.join(sorted(SETTINGS))}.")
-    if not (WEIGHTS / settings["weights"]).is_file():
+    if not SETTINGS <= set(settings) <= SETTINGS | OPTIONAL:
         raise CannotRender(
-            f"Colt has no weights “{settings['weights']}” in generation/colt/weights."
+            f"Colt needs the settings {', '.join(sorted(SETTINGS))} and knows "
+            f"{', '.join(sorted(OPTIONAL))}."
         )
+    for name in _files(settings):
+        if not (WEIGHTS / name).is_file():
+            raise CannotRender(f"Colt has no weights “{name}” in generation/colt/weights.")
     if request.conditions.aspect != "1:1":
         raise CannotRender(f"Colt makes square clips, not {request.conditions.aspect}.")
     try:
@@ -37,18 +42,39 @@ def check(settings: Mapping[str, Any], request: Request) -> None:
         raise CannotRender(f"Colt only knows the words of the scene grammar: {error}") from None
 
 
-@lru_cache(maxsize=2)  # a few megabytes each; a worker goes back and forth between versions
-def _model(weights: str, sha256: str) -> "Colt":
-    from generation.colt.sample import load
+def _files(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Weights files of a version with the SHA-256 each must have."""
+    files = {settings["weights"]: settings["sha256"]}
+    if "upscaler" in settings:
+        files[settings["upscaler"]] = settings.get("upscaler_sha256", "")
+    return files
 
-    # A version is immutable, so its weights are too: a retrained file is another version.
-    found = hashlib.sha256((WEIGHTS / weights).read_bytes()).hexdigest()
-    if found != sha256:
-        raise CannotRender(
-            f"{weights} is not the file this version was entered with: its SHA-256 is {found}, "
-            f"not {sha256}. Enter it as a new version."
-        )
-    return load(WEIGHTS / weights)
+
+def _model(settings: Mapping[str, Any]) -> "Loaded":
+    files = _files(settings)
+    return WARM.model(
+        ("colt", *files.items()),
+        lambda: load_version(settings),
+        # Weights are 8 bits in the file and computed with in float32.
+        size=lambda: 4 * sum((WEIGHTS / name).stat().st_size for name in files),
+        on_gpu=GPU,
+    )
+
+
+def load_version(settings: Mapping[str, Any]) -> "Loaded":
+    """The modules of a version, its files checked; raises CannotRender if one is another file."""
+    from generation.colt.sample import load_release
+
+    files = _files(settings)
+    for name, wanted in files.items():
+        # A version is immutable, so its weights are too: a retrained file is another version.
+        found = hashlib.sha256((WEIGHTS / name).read_bytes()).hexdigest()
+        if found != wanted:
+            raise CannotRender(
+                f"{name} is not the file this version was entered with: its SHA-256 is {found}, "
+                f"not {wanted}. Enter it as a new version."
+            )
+    return load_release(*(WEIGHTS / name for name in files))
 
 
 def render(settings: Mapping[str, Any], request: Request, progress: Progress) -> RawClip:
@@ -57,8 +83,8 @@ def render(settings: Mapping[str, Any], request: Request, progress: Progress) ->
     from generation.colt.sample import sample
 
     check(settings, request)
-    model = _model(settings["weights"], settings["sha256"])
-    config = model.config
+    model = _model(settings)
+    config = model.colt.config
     if abs(request.conditions.seconds - config.seconds) > 1e-6:
         raise CannotRender(
             f"{settings['weights']} makes clips of {config.seconds:g} s; "
@@ -77,6 +103,7 @@ def render(settings: Mapping[str, Any], request: Request, progress: Progress) ->
         seeds=[request.seed],
         steps=settings["steps"],
         guidance=settings["guidance"],
+        renoise=settings.get("renoise", False),
         first=first,
         progress=progress,
     )

@@ -8,17 +8,21 @@ from generation.scenes.renderer import SAMPLE_RATE
 
 @dataclass(frozen=True)
 class Config:
-    size: int = 32  # pixels, square
-    frames: int = 16
-    fps: int = 8
-    patch_time: int = 4
-    patch_space: int = 4
-    mel_bins: int = 32
-    mel_per_frame: int = 8  # mel columns in one audio token, which lasts as long as one frame
+    size: int = 64  # pixels, square
+    frames: int = 32
+    fps: int = 16
+    # The codec turns a block of 4 frames by 16 x 16 pixels into one latent vector.
+    block_frames: int = 4
+    block_pixels: int = 16
+    latents: int = 64
+    codec_widths: tuple[int, int] = (64, 128)  # channels at 1/2 and 1/4 of the size
+    mel_bins: int = 64
+    mel_columns: int = 128
+    mel_per_token: int = 8  # mel columns in one audio token: two tokens last as long as one step
     text_length: int = 16  # the longest sentence of the grammar has 15 words
-    dim: int = 192
-    depth: int = 6
-    heads: int = 3
+    dim: int = 256
+    depth: int = 8
+    heads: int = 4
 
     @property
     def seconds(self) -> float:
@@ -27,14 +31,35 @@ class Config:
     @property
     def hop(self) -> int:
         """Samples between two mel columns."""
-        return SAMPLE_RATE // (self.fps * self.mel_per_frame)
+        return int(SAMPLE_RATE * self.seconds) // self.mel_columns
 
     @property
     def grid(self) -> tuple[int, int, int]:
         """Video tokens along time, height and width."""
-        side = self.size // self.patch_space
-        return self.frames // self.patch_time, side, side
+        side = self.size // self.block_pixels
+        return self.frames // self.block_frames, side, side
 
+    @property
+    def audio_tokens(self) -> int:
+        return self.mel_columns // self.mel_per_token
+
+
+SIZES = {
+    "colt": Config(),
+    # Learns nothing in seconds: it shows that the commands work.
+    "tiny": Config(
+        size=32,
+        frames=16,
+        fps=8,
+        block_pixels=8,
+        latents=16,
+        codec_widths=(8, 16),
+        mel_bins=16,
+        dim=32,
+        depth=2,
+        heads=2,
+    ),
+}
 
 # Word 0 is padding, word 1 stands for "no prompt" in classifier-free guidance.
 VOCABULARY = {word: index + 2 for index, word in enumerate(WORDS)}

@@ -42,7 +42,7 @@ def to_mel(sound: torch.Tensor, config: Config) -> torch.Tensor:
     """float [..., samples] -> float [..., columns, bins]; column k is centred on k hops + half."""
     half = config.hop // 2
     magnitude = _stft(torch.nn.functional.pad(sound, (0, half))[..., half:], config.hop).abs()
-    columns = config.frames * config.mel_per_frame
+    columns = config.mel_columns
     bands = (filterbank(config.mel_bins) @ magnitude)[..., :columns].transpose(-1, -2)
     return (torch.log(bands.clamp_min(FLOOR)) - float(np.log(FLOOR))) / SPREAD - 1.0
 
@@ -52,7 +52,7 @@ def to_sound(mel: torch.Tensor, config: Config, rounds: int = 48) -> torch.Tenso
     bands = torch.exp((mel.clamp(-1.0, 2.0) + 1.0) * SPREAD + float(np.log(FLOOR))) - FLOOR
     inverse = torch.linalg.pinv(filterbank(config.mel_bins))
     magnitude = (inverse @ bands.clamp_min(0).T).clamp_min(0)
-    samples = config.frames * config.mel_per_frame * config.hop
+    samples = config.mel_columns * config.hop
     magnitude = torch.nn.functional.pad(magnitude, (0, 1))
     phase = torch.polar(
         torch.ones_like(magnitude),

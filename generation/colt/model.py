@@ -1,9 +1,9 @@
 """Colt: one transformer over text, video and audio tokens.
 
 A single-stream diffusion transformer (Peebles & Xie 2023) in which every token attends to every
-other. Video patches and audio columns share one time axis in their rotary positions, which is what
-makes sound and picture meet. The network predicts the clean clip (x-prediction, as in "Back to
-Basics", arXiv 2511.13720); the sampler turns that into a velocity.
+other. Video and audio tokens share one time axis in their rotary positions, which is what makes
+sound and picture meet. The network predicts the clean clip (x-prediction, as in "Back to Basics",
+arXiv 2511.13720); the sampler turns that into a velocity.
 """
 
 import torch
@@ -18,13 +18,14 @@ def _rotary(config: Config) -> tuple[Tensor, Tensor]:
     half = config.dim // config.heads // 2
     parts = (half - 2 * (half // 3), half // 3, half // 3)
     steps, rows, columns = config.grid
+    beats = config.audio_tokens / steps  # audio tokens in one step of the video
     video = torch.cartesian_prod(
-        (torch.arange(steps) + 0.5) * config.patch_time - 0.5,
+        (torch.arange(steps) + 0.5) * beats - 0.5,
         torch.arange(rows).float(),
         torch.arange(columns).float(),
     )
-    audio = torch.zeros(config.frames, 3)
-    audio[:, 0] = torch.arange(config.frames)
+    audio = torch.zeros(config.audio_tokens, 3)
+    audio[:, 0] = torch.arange(config.audio_tokens)
     places = torch.cat([torch.zeros(config.text_length, 3), video, audio])
     angles = torch.cat(
         [
@@ -70,11 +71,10 @@ class Colt(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config, dim = config, config.dim
-        self.patch = (config.patch_time, config.patch_space, config.patch_space)
-        volume = config.patch_time * config.patch_space**2
-        # Seven channels in: the noisy picture, the given first frame and a mask that says "given".
-        self.video_in = nn.Linear(7 * volume, dim)
-        self.audio_in = nn.Linear(config.mel_bins * config.mel_per_frame, dim)
+        sound = config.mel_bins * config.mel_per_token
+        self.video_in = nn.Linear(config.latents, dim)
+        self.first_in = nn.Linear(config.latents, dim)
+        self.audio_in = nn.Linear(sound, dim)
         self.words = nn.Embedding(len(VOCABULARY) + 2, dim)
         self.word_places = nn.Parameter(torch.randn(config.text_length, dim) * 0.02)
         self.kinds = nn.Parameter(torch.randn(3, dim) * 0.02)
@@ -82,32 +82,15 @@ class Colt(nn.Module):
         self.modulation = nn.Linear(dim, 6 * dim)
         self.blocks = nn.ModuleList(Block(dim, config.heads) for _ in range(config.depth))
         self.final = nn.Linear(dim, 2 * dim)
-        self.video_out = nn.Linear(dim, 3 * volume)
-        self.audio_out = nn.Linear(dim, config.mel_bins * config.mel_per_frame)
-        # Smooths what patches leave at their seams; starts as the identity.
-        self.smooth_in = nn.Conv3d(3, 16, 3, padding=1)
-        self.smooth_out = nn.Conv3d(16, 3, 3, padding=1)
-        for layer in (self.final, self.video_out, self.audio_out, self.smooth_out):
+        self.video_out = nn.Linear(dim, config.latents)
+        self.audio_out = nn.Linear(dim, sound)
+        for layer in (self.final, self.video_out, self.audio_out):
             nn.init.zeros_(layer.weight)
-            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
         nn.init.normal_(self.words.weight, std=0.02)
         cos, sin = _rotary(config)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
-
-    def _patches(self, video: Tensor) -> Tensor:
-        """[B, C, F, H, W] -> [B, tokens, C * volume]."""
-        batch, channels = video.shape[:2]
-        (t, h, w), (pt, ph, pw) = self.config.grid, self.patch
-        video = video.view(batch, channels, t, pt, h, ph, w, pw)
-        return video.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(batch, t * h * w, -1)
-
-    def _video(self, patches: Tensor) -> Tensor:
-        """[B, tokens, 3 * volume] -> [B, 3, F, H, W]."""
-        (t, h, w), (pt, ph, pw) = self.config.grid, self.patch
-        video = patches.view(-1, t, h, w, 3, pt, ph, pw).permute(0, 4, 1, 5, 2, 6, 3, 7)
-        return video.reshape(-1, 3, t * pt, h * ph, w * pw)
 
     def forward(
         self,
@@ -118,18 +101,22 @@ class Colt(nn.Module):
         first: Tensor,
         given: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Shapes: video [B,3,F,H,W], audio [B,columns,bins], level [B] in 0 (noise) .. 1 (clean),
-        words [B,text_length] int, first [B,3,H,W], given [B] bool; the same shapes come back."""
+        """Shapes: video [B,steps,latents,rows,columns], audio [B,mel columns,bins], level [B] in
+        0 (noise) .. 1 (clean), words [B,text_length] int, first [B,latents,rows,columns] of the
+        given first frame, given [B] bool; video and audio come back."""
         config, batch = self.config, video.shape[0]
-        condition = video.new_zeros(batch, 4, *video.shape[2:])
-        shown = given.view(-1, 1, 1, 1).to(video.dtype)
-        condition[:, :3, 0] = first * shown
-        condition[:, 3:, 0] = shown
+        steps, rows, columns = config.grid
+        pictures = self.video_in(video.movedim(2, -1).reshape(batch, -1, config.latents))
+        shown = self.first_in(first.movedim(1, -1).reshape(batch, -1, config.latents))
+        shown = shown * given.view(-1, 1, 1)
+        pictures = torch.cat(  # the first frame enters at the tokens of the first step
+            [pictures[:, : rows * columns] + shown, pictures[:, rows * columns :]], dim=1
+        )
         x = torch.cat(
             [
                 self.words(words) + self.word_places + self.kinds[0],
-                self.video_in(self._patches(torch.cat([video, condition], 1))) + self.kinds[1],
-                self.audio_in(audio.reshape(batch, config.frames, -1)) + self.kinds[2],
+                pictures + self.kinds[1],
+                self.audio_in(audio.reshape(batch, config.audio_tokens, -1)) + self.kinds[2],
             ],
             dim=1,
         )
@@ -142,7 +129,6 @@ class Colt(nn.Module):
         scale, shift = self.final(functional.silu(time)).chunk(2, dim=-1)
         x = functional.rms_norm(x, x.shape[-1:]) * (1 + scale[:, None]) + shift[:, None]
         x = x[:, config.text_length :]
-        patches, columns = x[:, : -config.frames], x[:, -config.frames :]
-        picture = self._video(self.video_out(patches))
-        picture = picture + self.smooth_out(functional.silu(self.smooth_in(picture)))
-        return picture, self.audio_out(columns).reshape(audio.shape)
+        pictures, sounds = x[:, : -config.audio_tokens], x[:, -config.audio_tokens :]
+        clean = self.video_out(pictures).view(batch, steps, rows, columns, -1).movedim(-1, 2)
+        return clean, self.audio_out(sounds).reshape(audio.shape)

@@ -1,92 +1,122 @@
-"""From a sentence to a clip: loading weights and integrating the flow."""
+"""From a sentence to a clip: loading weights, integrating the flow, decoding."""
 
-import json
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from generation.colt.config import EMPTY, VOCABULARY, Config
+from generation.colt.codec import Codec
+from generation.colt.config import EMPTY
+from generation.colt.data import encode_words
 from generation.colt.mel import to_sound
 from generation.colt.model import Colt
-from generation.scenes.grammar import parse
+from generation.colt.run import device
+from generation.colt.upscale import Upscaler
+from generation.colt.weights import load, read_config
+
+Guess = tuple[Tensor, Tensor]  # clean video latents and audio as the model sees them
 
 
-def save(model: Colt, path: Path, note: dict[str, str]) -> None:
-    """Half-precision weights with the configuration and a note in the file's own header."""
-    weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}
-    header = {"config": json.dumps(model.config.__dict__), **note}
-    temporary = path.with_suffix(".tmp")
-    save_file(weights, temporary, metadata=header)
-    temporary.chmod(0o644)  # safetensors writes 0600, which other users could not read
-    temporary.replace(path)
+@dataclass(frozen=True)
+class Loaded:
+    """A release ready to sample: transformer, codec, and the upscaler if there is one."""
+
+    colt: Colt
+    codec: Codec
+    upscaler: Upscaler | None
 
 
-def load(path: Path) -> Colt:
-    """The model in a weights file, in float32 on the CPU, ready to sample."""
-    with safe_open(path, "pt") as file:
-        config = Config(**json.loads(file.metadata()["config"]))
-    model = Colt(config)
-    model.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    return model.eval()
+def load_release(path: Path, upscaler: Path | None = None) -> Loaded:
+    """The modules of a weights file, in float32 on this machine's device."""
+    config = read_config(path)
+    colt, codec, larger = Colt(config), Codec(config), None
+    load(colt, path, "colt")
+    load(codec, path, "codec")
+    if upscaler is not None:
+        larger = Upscaler(config).to(device()).eval()
+        load(larger, upscaler, "upscaler")
+    return Loaded(colt.to(device()).eval(), codec.to(device()).eval(), larger)
 
 
-def encode_words(text: str, config: Config) -> Tensor:
-    """int64 [1, text_length]; a sentence outside the grammar raises `NotAScene`."""
-    words = [VOCABULARY[word] for word in str(parse(text)).split()]
-    return torch.tensor([words + [0] * (config.text_length - len(words))])
+def guided(
+    colt: Colt, now: Guess, level: Tensor, words: Tensor, first: Guess, guidance: float
+) -> Guess:
+    """The clean clip as the model sees it, with classifier-free guidance (Ho & Salimans 2022)."""
+    batch = len(words)
+    level = level.expand(batch)
+    if guidance == 1.0:
+        clean: Guess = colt(*now, level, words, *first)
+        return clean
+    video, audio = colt(
+        *(torch.cat([part, part]) for part in now),
+        torch.cat([level, level]),
+        torch.cat([words, torch.full_like(words, EMPTY)]),
+        *(torch.cat([part, part]) for part in first),
+    )
+    return (
+        video[batch:] + guidance * (video[:batch] - video[batch:]),
+        audio[batch:] + guidance * (audio[:batch] - audio[batch:]),
+    )
+
+
+def draw_noise(colt: Colt, seeds: list[int]) -> Guess:
+    """One seeded CPU generator per clip: neither batch nor device changes a clip's noise."""
+    config = colt.config
+    made = [torch.Generator().manual_seed(seed) for seed in seeds]
+    steps, rows, columns = config.grid
+    video = [torch.randn(steps, config.latents, rows, columns, generator=g) for g in made]
+    audio = [torch.randn(config.mel_columns, config.mel_bins, generator=g) for g in made]
+    return torch.stack(video).to(device()), torch.stack(audio).to(device())
 
 
 @torch.inference_mode()
 def sample(
-    model: Colt,
+    release: Loaded,
     texts: list[str],
     *,
     seeds: list[int],
     steps: int,
     guidance: float,
+    renoise: bool = False,
     first: Tensor | None = None,
     progress: Callable[[int, int], None] = lambda step, steps: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Clips for sentences: uint8 [B, F, H, W, 3] and float32 sound [B, samples].
 
-    Euler steps along the rectified flow z = level * clean + (1 - level) * noise, with
-    classifier-free guidance (Ho & Salimans 2022). `first` is float [B, 3, H, W] in -1..1. Noise
-    comes from one seeded CPU generator per clip, so a batch does not change a clip's noise.
+    Euler steps along the rectified flow z = level * clean + (1 - level) * noise. A distilled model
+    guesses the clean clip at each step, and with `renoise` noise of the next level is put on the
+    guess, as in its training (multistep sampling of arXiv 2303.01469). `first` is float
+    [B, 3, H, W] in -1..1.
     """
-    config = model.config
-    batch = len(texts)
-    noise = [torch.Generator().manual_seed(seed) for seed in seeds]
-    shape = (3, config.frames, config.size, config.size)
-    columns = (config.frames * config.mel_per_frame, config.mel_bins)
-    video = torch.stack([torch.randn(shape, generator=g) for g in noise])
-    audio = torch.stack([torch.randn(columns, generator=g) for g in noise])
-    words = torch.cat([encode_words(text, config) for text in texts])
-    given = torch.full((batch,), first is not None)
-    if first is None:
-        first = torch.zeros(batch, 3, config.size, config.size)
-    empty = torch.full_like(words, EMPTY)
-    levels = torch.linspace(0, 1, steps + 1) ** 1.0
-    for index in range(steps):
-        level, ahead = levels[index], levels[index + 1]
-        v, a = model(
-            torch.cat([video, video]),
-            torch.cat([audio, audio]),
-            level.expand(2 * batch),
-            torch.cat([words, empty]),
-            torch.cat([first, first]),
-            torch.cat([given, given]),
-        )
-        clean_video = v[batch:] + guidance * (v[:batch] - v[batch:])
-        clean_audio = a[batch:] + guidance * (a[:batch] - a[batch:])
-        pace = (ahead - level) / (1 - level)
-        video = video + pace * (clean_video - video)
-        audio = audio + pace * (clean_audio - audio)
+    colt, codec = release.colt, release.codec
+    video, audio = draw_noise(colt, seeds)
+    words = torch.stack([encode_words(text, colt.config) for text in texts]).to(device())
+    given = torch.full((len(texts),), first is not None, device=device())
+    still = torch.zeros_like(video[:, 0]) if first is None else codec.of_still(first.to(device()))
+    again = [seed + 2**40 for seed in seeds]
+    for index, (level, ahead) in enumerate(schedule(steps)):
+        clean = guided(colt, (video, audio), level, words, (still, given), guidance)
+        if renoise:
+            noise = draw_noise(colt, [seed + index for seed in again])
+            video, audio = (ahead * c + (1 - ahead) * n for c, n in zip(clean, noise, strict=True))
+        else:
+            pace = (ahead - level) / (1 - level)
+            video = video + pace * (clean[0] - video)
+            audio = audio + pace * (clean[1] - audio)
         progress(index + 1, steps)
-    pixels = ((video.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    sounds = torch.stack([to_sound(columns, config) for columns in audio])
-    return pixels.permute(0, 2, 3, 4, 1).numpy(), sounds.numpy()
+    pictures = codec.decode(video).clamp(-1, 1)
+    if release.upscaler is not None:
+        pictures = release.upscaler.enlarge(pictures).clamp(-1, 1)
+    frames = ((pictures + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1).cpu().numpy()
+    return frames, torch.stack([to_sound(a.cpu(), colt.config) for a in audio]).numpy()
+
+
+def schedule(steps: int) -> list[tuple[Tensor, Tensor]]:
+    """Pairs of levels (now, next) from noise to clean, denser near noise, where it is decided
+    what is where."""
+    levels = torch.linspace(0, 1, steps + 1, device=device()) ** 1.3
+    return list(pairwise(levels))

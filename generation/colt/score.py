@@ -1,9 +1,10 @@
-"""Scores releases of Colt with the judge and writes the table of docs/colt.md.
+"""Scores releases of Colt with the judge and writes the table and the sheet of docs/colt.md.
 
 python -m generation.colt.score [--clips 64]
 """
 
 import argparse
+import time
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,22 +12,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from generation.backends.colt import WEIGHTS
+from generation.backends.colt import load_version
 from generation.colt.config import Config
-from generation.colt.model import Colt
-from generation.colt.sample import load, sample
+from generation.colt.mel import to_mel
+from generation.colt.sample import Loaded, sample
 from generation.scenes.grammar import Scene, draw_scene
-from generation.scenes.judge import Scores, judge
+from generation.scenes.judge import judge, name
 from generation.scenes.renderer import SAMPLE_RATE, first_frame, plan, render_frames, render_sound
 
 CATALOG = Path(__file__).resolve().parents[1] / "catalog.toml"
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "colt.md"
 SHEET = DOCUMENT.parent / "images" / "colt.png"
 BEGIN, END = "<!-- scores: written by generation.colt.score -->", "<!-- end of scores -->"
-PARTS = ("colour", "shape", "motion", "clean", "sound")
 BATCH = 8
+SHOWN, PICTURE, SPECTRUM = 8, 112, 56  # frames of a clip on the sheet, their pixels, its sound's
 
 Clip = tuple[Scene, np.ndarray, np.ndarray]  # scene, frames [F, H, W, 3], sound [samples]
 
@@ -47,32 +48,43 @@ def rendered(chosen: list[Scene], config: Config) -> Iterator[Clip]:
 
 
 def sampled(
-    chosen: list[Scene], model: Colt, settings: dict[str, Any], with_image: bool
+    chosen: list[Scene], release: Loaded, settings: dict[str, Any], with_image: bool
 ) -> Iterator[Clip]:
     for begin in range(0, len(chosen), BATCH):
         part = chosen[begin : begin + BATCH]
         first = None
         if with_image:
-            images = [first_frame(str(scene), scene, model.config.size) for scene in part]
+            size = release.colt.config.size
+            images = [first_frame(str(scene), scene, size) for scene in part]
             first = torch.tensor(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
         frames, sounds = sample(
-            model,
+            release,
             [str(scene) for scene in part],
             seeds=list(range(begin, begin + len(part))),
             steps=settings["steps"],
             guidance=settings["guidance"],
+            renoise=settings.get("renoise", False),
             first=first,
         )
         yield from zip(part, frames, sounds, strict=True)
 
 
-def row(name: str, clips: Iterable[Clip], fps: float) -> str:
-    scores: list[Scores] = [
-        judge(scene, frames, fps, sound, SAMPLE_RATE) for scene, frames, sound in clips
-    ]
-    means = [float(np.mean([getattr(s, part) for s in scores])) for part in PARTS]
-    overall = float(np.mean([s.overall for s in scores]))
-    return f"| {name} | " + " | ".join(f"{mean:.2f}" for mean in [*means, overall]) + " |"
+def row(title: str, clips: Iterable[Clip], fps: float, seconds: str = "") -> str:
+    found = []
+    for scene, frames, sound in clips:
+        scores, answers = judge(scene, frames, fps, sound, SAMPLE_RATE), name(scene, frames, fps)
+        found.append(
+            [
+                answers.colour,
+                answers.shape,
+                answers.motion,
+                scores.sound,
+                scores.clean,
+                scores.overall,
+            ]
+        )
+    cells = [f"{mean:.2f}" for mean in np.mean(found, axis=0)]
+    return f"| {title} | " + " | ".join([*cells, seconds]) + " |"
 
 
 def releases() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -83,34 +95,62 @@ def releases() -> Iterator[tuple[str, dict[str, Any]]]:
                 yield version["name"], version["settings"]
 
 
-def draw_sheet(clips: list[Clip]) -> None:
-    """One row per clip, one frame after the other, each pixel three wide."""
-    picture = np.concatenate([np.concatenate(list(frames), axis=1) for _, frames, _ in clips])
-    sheet = Image.fromarray(picture)
+def strip(frames: np.ndarray, sound: np.ndarray, config: Config) -> np.ndarray:
+    """A clip on the sheet: some of its frames in a line, and the spectrogram of its sound."""
+    chosen = frames[np.linspace(0, len(frames) - 1, SHOWN).round().astype(int)]
+    pictures = [
+        np.asarray(Image.fromarray(f).resize((PICTURE, PICTURE), Image.Resampling.NEAREST))
+        for f in chosen
+    ]
+    level = ((to_mel(torch.from_numpy(sound), config) + 1) / 2).clamp(0, 1).numpy()
+    grey = Image.fromarray((level.T[::-1] * 255).astype(np.uint8))
+    wide = np.asarray(grey.resize((SHOWN * PICTURE, SPECTRUM), Image.Resampling.BILINEAR)) / 255.0
+    hues = np.stack([wide**0.8, wide**2, 0.35 * np.sin(np.pi * wide) + 0.1], axis=-1)
+    return np.concatenate(
+        [np.concatenate(pictures, axis=1), (hues.clip(0, 1) * 255).astype(np.uint8)]
+    )
+
+
+def draw_sheet(chosen: list[Scene], made: list[tuple[str, list[Clip]]], config: Config) -> None:
+    """Sentence by sentence, what each version made of it."""
+    rows, labels, height = [], [], 0
+    for index, scene in enumerate(chosen):
+        for title, clips in made:
+            picture = strip(*clips[index][1:], config)
+            label = np.full((22, picture.shape[1], 3), 255, np.uint8)
+            labels.append((height, f"{scene}: {title}"))
+            rows += [label, picture]
+            height += len(label) + len(picture)
+    sheet = Image.fromarray(np.concatenate(rows))
+    for y, text in labels:
+        ImageDraw.Draw(sheet).text((4, y + 4), text, fill=(0, 0, 0), font_size=13)
     SHEET.parent.mkdir(exist_ok=True)
-    sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).save(SHEET)
+    sheet.quantize(128).save(SHEET, optimize=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--clips", type=int, default=64)
     chosen = scenes(parser.parse_args().clips)
-    config = Config()
+    config, made = Config(), []
+    titles = ["colour right", "shape right", "motion right", "sound in sync", "clean", "overall"]
     lines = [
-        f"| {len(chosen)} clips each | " + " | ".join(PARTS) + " | overall |",
-        "| --- |" + " --- |" * (len(PARTS) + 1),
+        f"| {len(chosen)} clips each | " + " | ".join(titles) + " | sampling, CPU |",
+        "| --- |" + " --- |" * (len(titles) + 1),
         row("the renderer at Colt's size", rendered(chosen, config), config.fps),
     ]
-    for name, settings in releases():
-        model = load(WEIGHTS / settings["weights"])
+    for title, settings in releases():
+        release = load_version(settings)
         for task, with_image in (("t2v", False), ("i2v", True)):
-            clips = list(sampled(chosen, model, settings, with_image))
-            lines.append(row(f"{name}, {task}", clips, config.fps))
+            start = time.perf_counter()
+            clips = list(sampled(chosen, release, settings, with_image))
+            pace = (time.perf_counter() - start) / len(clips)
+            lines.append(row(f"{title}, {task}", clips, config.fps, f"{pace:.1f} s"))
             print(lines[-1], flush=True)
             if not with_image:
-                draw_sheet(clips[:10])  # the last release named in the catalogue stays
-    text = DOCUMENT.read_text()
-    head, rest = text.split(BEGIN)
+                made.append((title, clips))
+    draw_sheet(chosen[:4], made, config)
+    head, rest = DOCUMENT.read_text().split(BEGIN)
     _, tail = rest.split(END)
     DOCUMENT.write_text(head + BEGIN + "\n\n" + "\n".join(lines) + "\n\n" + END + tail)
 

@@ -1,16 +1,18 @@
-"""Scores a clip of a scene against the renderer's own renderings of the same sentence.
+"""Judges a clip of a scene against the renderer's own renderings.
 
 A clip is free in what the sentence leaves open (where things stand, when they start), so it is
-compared with many renderings and scored by the nearest one.
+compared with many renderings and scored by the nearest one. Beside the scores, which tell how good
+a clip is, stand three answers of yes or no: would somebody who saw the clip name the right colours,
+shapes and motions?
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 from PIL import Image
 
-from generation.scenes.grammar import SHAPES, Actor, Scene
+from generation.scenes.grammar import MOTIONS, SHAPES, Actor, Scene
 from generation.scenes.renderer import (
     FLOOR,
     GROUND,
@@ -25,6 +27,7 @@ from generation.scenes.renderer import (
 SIZE = 48  # clips are judged at this many pixels square ...
 FPS = 8  # ... and this many frames per second
 CANDIDATES = 40  # renderings with different timing that a clip may be nearest to
+OTHERS = 16  # renderings of each motion when it is asked which one a clip shows
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,16 @@ class Scores:
         """The mean, with motion counted twice: it is what a video is about."""
         parts = [self.colour, self.shape, self.motion, self.motion, self.clean]
         return float(np.mean([*parts, self.sound] if np.isfinite(self.sound) else parts))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Shares of a scene's actors: whose paint is among the ones seen most, whose shape fits best in
+    most frames, whose path is nearest to a rendering of the wanted motion."""
+
+    colour: float
+    shape: float
+    motion: float
 
 
 def _resample(frames: np.ndarray, fps: float, seconds: float) -> np.ndarray:
@@ -114,17 +127,53 @@ def _motion_distance(path: np.ndarray, other: np.ndarray, actor: Actor) -> float
     return float((distance.sum() + lost.sum()) / (both.sum() + lost.sum()))
 
 
-def _shape_score(mask: np.ndarray, path: np.ndarray, actor: Actor) -> float:
-    """How much better the wanted shape fits than the others, averaged over frames."""
+@cache
+def _paths_with(scene: Scene, index: int, motion: str, seconds: float) -> tuple[np.ndarray, ...]:
+    """Paths [F, 3] of one actor if it moved like this."""
+    actors = list(scene.actors)
+    actors[index] = replace(actors[index], motion=motion)
+    moved = Scene(tuple(actors), scene.time)
+    paths = []
+    for seed in range(OTHERS):
+        track = plan(moved, seed, seed, seconds)[index]
+        alone = Scene((actors[index],), scene.time)
+        frames = render_frames(alone, [track], size=SIZE, fps=FPS, seconds=seconds).astype(float)
+        paths.append(_path(_mask(frames, alone, actors[index])))
+    return tuple(paths)
+
+
+def _motion_right(scene: Scene, index: int, path: np.ndarray, seconds: float) -> bool:
+    def distance(motion: str) -> float:
+        actor = replace(scene.actors[index], motion=motion)
+        known = _paths_with(scene, index, motion, seconds)
+        return min(_motion_distance(path, other, actor) for other in known)
+
+    if not np.isfinite(path).any():
+        return False
+    return min(MOTIONS, key=distance) == scene.actors[index].motion
+
+
+def _colours_right(frames: np.ndarray, scene: Scene) -> float:
+    """Of the actors' paints, the share that is among as many paints as are seen most."""
+    paints = np.array(list(PAINT.values()), float)
+    backdrop = np.array([SKY[scene.time], GROUND[scene.time]], float)
+    nearest = np.linalg.norm(
+        frames[..., None, :] - np.concatenate([paints, backdrop]), axis=-1
+    ).argmin(-1)
+    seen = np.bincount(nearest.ravel(), minlength=len(PAINT))[: len(PAINT)]
+    names = [name for name, count in zip(PAINT, seen, strict=True) if count]
+    most = sorted(names, key=lambda name: -seen[list(PAINT).index(name)])[: len(scene.actors)]
+    return float(np.mean([actor.colour in most for actor in scene.actors]))
+
+
+def _shape_fits(mask: np.ndarray, path: np.ndarray) -> list[dict[str, float]]:
+    """How well each shape fits in each frame (intersection over union); {} where nothing is."""
     centres = (np.arange(SIZE) + 0.5) / SIZE
     x, y = np.meshgrid(centres, centres)
-    scores = []
+    found = []
     for frame, place in zip(mask, path, strict=True):
-        if not np.isfinite(place).all():
-            scores.append(0.0)
-            continue
         fits = {}
-        for shape in SHAPES:
+        for shape in SHAPES if np.isfinite(place).all() else ():
             best = 0.0
             for stretch in (1.0, 1.12, 1.3):  # shapes of one radius differ in area
                 r = place[2] * stretch
@@ -136,9 +185,23 @@ def _shape_score(mask: np.ndarray, path: np.ndarray, actor: Actor) -> float:
                 union = np.maximum(ink, frame).sum()
                 best = max(best, float(np.minimum(ink, frame).sum() / union))
             fits[shape] = best
-        wanted = fits.pop(actor.shape)
-        scores.append(float(np.clip(0.5 + 8 * (wanted - max(fits.values())), 0, 1)) * wanted**0.5)
+        found.append(fits)
+    return found
+
+
+def _shape_score(frames: list[dict[str, float]], actor: Actor) -> float:
+    """How much better the wanted shape fits than the others, averaged over frames."""
+    scores = []
+    for fits in frames:
+        wanted = fits.get(actor.shape, 0.0)
+        others = max((fit for shape, fit in fits.items() if shape != actor.shape), default=1.0)
+        scores.append(float(np.clip(0.5 + 8 * (wanted - others), 0, 1)) * wanted**0.5)
     return float(np.mean(scores))
+
+
+def _shape_right(frames: list[dict[str, float]], actor: Actor) -> bool:
+    named = [max(fits, key=lambda shape: fits[shape]) for fits in frames if fits]
+    return 2 * named.count(actor.shape) > len(frames)
 
 
 def onsets(sound: np.ndarray, rate: int) -> np.ndarray:
@@ -167,6 +230,39 @@ def _sound_score(sound: np.ndarray, rate: int, tracks: tuple[Track, ...], second
     return float(2 * precision * recall / max(precision + recall, 1e-9))
 
 
+def _seconds(frames: np.ndarray, fps: float) -> float:
+    return round(len(frames) / fps * FPS) / FPS
+
+
+def _see(
+    scene: Scene, frames: np.ndarray, fps: float
+) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """The clip as it is judged, and of each actor where its paint is and the path it takes."""
+    small = _resample(frames, fps, _seconds(frames, fps))
+    masks = [_mask(small, scene, actor) for actor in scene.actors]
+    return small, masks, [_path(mask) for mask in masks]
+
+
+def name(scene: Scene, frames: np.ndarray, fps: float) -> Answers:
+    """Whether one would name what the sentence says: `frames` uint8 [F, H, W, 3], square."""
+    small, masks, paths = _see(scene, frames, fps)
+    seconds = _seconds(frames, fps)
+    return Answers(
+        colour=_colours_right(small, scene),
+        shape=float(
+            np.mean(
+                [
+                    _shape_right(_shape_fits(mask, path), actor)
+                    for mask, path, actor in zip(masks, paths, scene.actors, strict=True)
+                ]
+            )
+        ),
+        motion=float(
+            np.mean([_motion_right(scene, i, path, seconds) for i, path in enumerate(paths)])
+        ),
+    )
+
+
 def judge(
     scene: Scene,
     frames: np.ndarray,
@@ -175,10 +271,8 @@ def judge(
     rate: int | None = None,
 ) -> Scores:
     """Scores of a clip: `frames` uint8 [F, H, W, 3] (square), `sound` float [samples] or None."""
-    seconds = round(len(frames) / fps * FPS) / FPS
-    small = _resample(frames, fps, seconds)
-    masks = [_mask(small, scene, actor) for actor in scene.actors]
-    paths = [_path(mask) for mask in masks]
+    seconds = _seconds(frames, fps)
+    small, masks, paths = _see(scene, frames, fps)
     candidates = _renderings(scene, seconds)
     distances = [
         np.mean(
@@ -194,7 +288,12 @@ def judge(
     present = [float(np.isfinite(path).all(1).mean()) for path in paths]
     colour = float(np.mean([s * p for s, p in zip(strength, present, strict=True)]))
     shape = float(
-        np.mean([_shape_score(m, p, a) for m, p, a in zip(masks, paths, scene.actors, strict=True)])
+        np.mean(
+            [
+                _shape_score(_shape_fits(mask, path), actor)
+                for mask, path, actor in zip(masks, paths, scene.actors, strict=True)
+            ]
+        )
     )
     # What is neither actor nor its edge should be plain sky or ground.
     rows = (np.arange(SIZE) + 0.5) / SIZE
