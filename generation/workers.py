@@ -5,7 +5,6 @@ and one that is dead look different.
 """
 
 import logging
-import signal
 import sys
 import threading
 from datetime import timedelta
@@ -31,9 +30,6 @@ def begin(sender: str, **_: Any) -> None:
     """In the process that renders, once it has been forked; `sender` is the worker's name."""
     if QUEUE not in current_app.amqp.queues.consume_from:
         return
-    # A pool that is ended at once sends SIGTERM, which would end this process between two
-    # instructions; what the library does on SIGQUIT lets the render hand its clip back.
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGQUIT))
     threading.Thread(target=_report_forever, args=(sender,), daemon=True).start()
 
 
