@@ -267,11 +267,14 @@ def render(settings: Mapping[str, Any], request: Request, progress: Progress) ->
     When the GPU's memory runs out although nothing else is loaded, the clip is tried once more with
     sequential offload and a tiled VAE. A pipeline that needed that stays so while it is warm.
     """
+    import torch
+
     check(settings, request)
     settings = of_task(settings, request)
     return WARM.within_memory(
         f"{settings['pipeline']} from {settings['source']}",
         lambda frugal: _make(settings, request, progress, frugal=frugal),
+        full=torch.OutOfMemoryError,
     )
 
 

@@ -94,18 +94,18 @@ class Warm:
         self._models[key] = loaded  # at the end
         return loaded.model
 
-    def within_memory(self, what: str, render: Callable[[bool], T]) -> T:
+    def within_memory(self, what: str, render: Callable[[bool], T], *, full: type[Exception]) -> T:
         """Render; when the GPU's memory runs out, make room and try again, then frugally.
 
         1. as the version says  2. the same, with nothing else loaded, if anything was
         3. loaded anew and told to be frugal: with offload, in tiles  4. OutOfMemory, in words
-        """
-        torch = sys.modules["torch"]  # whoever renders on a GPU has imported it
 
+        `full` is what the library raises when the memory runs out.
+        """
         while True:
             try:
                 return render(False)
-            except torch.OutOfMemoryError:
+            except full:
                 pass  # here it ends: its traceback would keep the tensors of the attempt alive
             if not (others := [key for key in self._models if key not in self._now.keys]):
                 break
@@ -116,7 +116,7 @@ class Warm:
         self.clear()
         try:
             return render(True)
-        except torch.OutOfMemoryError:
+        except full:
             pass
         self.clear()
         raise OutOfMemory(
