@@ -150,13 +150,12 @@ class Decoder(nn.Module):
 def train(out: Path, size: str, steps: int, batch: int, seed: int, compile: bool) -> None:
     config, where = SIZES[size], device()
     torch.manual_seed(seed)
-    codec = Codec(config)
-    codec.fit(np.random.default_rng([seed, 0]))
-    codec.to(where)
+    codec = Codec(config).to(where)
     optimiser = torch.optim.AdamW(codec.parameters(), lr=RATE, betas=(0.9, 0.98))
     decode, columns = compiled(Decoder(codec), compile), ("loss", "edges")
     with Run(out, steps, columns, seed=seed, codec=codec, optimiser=optimiser) as run:
         if run.step == 0:
+            codec.fit(np.random.default_rng([seed, 0]))
             run.release("linear.safetensors", {"codec": codec}, config)
         while run.more():
             rng = np.random.default_rng([seed, run.step])

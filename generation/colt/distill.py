@@ -20,16 +20,16 @@ from generation.colt.latents import Clips, load_or_make
 from generation.colt.model import Colt
 from generation.colt.run import Run, arguments, autocast, compiled, device
 from generation.colt.sample import Guess, guided, schedule
-from generation.colt.train import Average, batches, draw_level, noised
+from generation.colt.train import GIVEN, Average, batches, draw_level, noised, velocity_error
 from generation.colt.weights import load, read_config
 
 CRITIC_UPDATES = 4  # per update of the student (the two time-scale rule of DMD2)
 STUDENT_RATE, CRITIC_RATE = 1e-4, 3e-4
 
 
-def conditions(clips: Clips, given_share: float = 0.3) -> tuple[Tensor, Tensor, Tensor]:
+def conditions(clips: Clips) -> tuple[Tensor, Tensor, Tensor]:
     """Words, first frames, and which clips are given theirs."""
-    given = torch.rand(len(clips.words), device=clips.words.device) < given_share
+    given = torch.rand(len(clips.words), device=clips.words.device) < GIVEN
     return clips.words, clips.first, given
 
 
@@ -80,10 +80,7 @@ def critic_loss(critic: Colt, made: Guess, known: tuple[Tensor, ...]) -> Tensor:
     level = draw_level(len(made[0]), made[0].device)
     with autocast(level.device):
         video, audio = critic(*noised(*made, level), level, *known)
-    weight = 1 / (1 - level).clamp_min(0.05) ** 2
-    error = (video.float() - made[0]).square().mean((1, 2, 3, 4))
-    error = error + (audio.float() - made[1]).square().mean((1, 2))
-    return (error * weight).mean()
+    return velocity_error(video, made[0], level) + velocity_error(audio, made[1], level)
 
 
 def distill(

@@ -29,7 +29,7 @@ def autocast(where: torch.device) -> torch.autocast:
 
 
 def compiled(model: M, wanted: bool) -> M:
-    """The model, compiled if that is wanted: a minute at first, and then about twice as fast."""
+    """The model, compiled if that is wanted: that takes minutes, before the first step."""
     return cast(M, torch.compile(model)) if wanted else model
 
 

@@ -74,6 +74,12 @@ def draw_conditions(clips: Clips) -> tuple[Tensor, Tensor]:
     return words, torch.rand(batch, device=where) < GIVEN
 
 
+def velocity_error(guess: Tensor, clean: Tensor, level: Tensor) -> Tensor:
+    """Mean square error of the velocity that a guess of the clean clip stands for."""
+    error = (guess.float() - clean).square().flatten(1).mean(1)
+    return (error / (1 - level).clamp_min(NEAREST) ** 2).mean()
+
+
 def losses(model: nn.Module, clips: Clips) -> tuple[Tensor, Tensor]:
     """Velocity-weighted x-prediction losses of picture and sound (arXiv 2511.13720)."""
     level = draw_level(len(clips.words), clips.words.device)
@@ -81,10 +87,8 @@ def losses(model: nn.Module, clips: Clips) -> tuple[Tensor, Tensor]:
     video, audio = noised(clips.video, clips.audio, level)
     with autocast(level.device):
         guess_video, guess_audio = model(video, audio, level, words, clips.first, given)
-    weight = 1 / (1 - level).clamp_min(NEAREST) ** 2
-    picture = (guess_video.float() - clips.video).square().mean((1, 2, 3, 4)) * weight
-    sound = (guess_audio.float() - clips.audio).square().mean((1, 2)) * weight
-    return picture.mean(), sound.mean()
+    picture = velocity_error(guess_video, clips.video, level)
+    return picture, velocity_error(guess_audio, clips.audio, level)
 
 
 def batches(clips: Clips, batch: int) -> Iterator[Clips]:
