@@ -7,7 +7,7 @@ from django.db import connections, transaction
 
 # The number of the advisory lock that every insert into the ledger shares (migration 0002).
 LEDGER_LOCK = 7_301_001
-LEDGER_TABLES = ("arena_vote", "arena_skip", "arena_exclusion")
+LEDGER_TABLES = ("arena_vote", "arena_skip", "arena_exclusion", "arena_defect")
 
 
 def grant_site_role(using: str = "default", **_: Any) -> None:

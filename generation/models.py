@@ -46,9 +46,13 @@ class Model(models.Model):
 
 class VersionState(models.TextChoices):
     DRAFT = "draft", "Draft"  # neither rendered nor shown
+    TRIAL = "trial", "On trial"  # rendered, and shown in experiments only
     ACTIVE = "active", "Active"  # rendered and shown
     PAUSED = "paused", "Paused"  # not shown for now
     RETIRED = "retired", "Retired"  # keeps its place on the boards, meets nobody any more
+
+
+RENDERED_STATES = (VersionState.TRIAL, VersionState.ACTIVE)
 
 
 class Version(models.Model):

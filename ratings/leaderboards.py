@@ -18,7 +18,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from arena.ledger import LEDGER_LOCK
-from arena.models import Choice, Exclusion, PairNeed, Vote
+from arena.models import Choice, Exclusion, Kind, PairNeed, Vote
 from generation.categories import Category
 from ratings.ledger_copy import CHOICES, voter_labels, votes_of
 from ratings.models import Leaderboard, Robustness, Standing
@@ -117,7 +117,8 @@ def end_of_ledger(category: str) -> LedgerEnd:
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LEDGER_LOCK])
-    last_vote = Vote.objects.filter(category=category).aggregate(last=Max("pk"))["last"]
+    arena = Vote.objects.filter(category=category, kind=Kind.ARENA)
+    last_vote = arena.aggregate(last=Max("pk"))["last"]
     last_exclusion = Exclusion.objects.aggregate(last=Max("pk"))["last"]
     return LedgerEnd(last_vote or 0, last_exclusion or 0, settings.COUNT_SIMULATED_VOTES)
 

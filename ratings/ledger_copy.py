@@ -51,7 +51,8 @@ COPY = f"""
     COPY (
         SELECT id, voter_id, prompt_id, left_version_id, right_version_id,
             array_position(ARRAY{NAMES}::varchar[], choice)::smallint, simulated
-        FROM arena_vote WHERE category = %s AND id > %s AND id <= %s ORDER BY id
+        FROM arena_vote
+        WHERE category = %s AND kind = 'arena' AND id > %s AND id <= %s ORDER BY id
     ) TO STDOUT (FORMAT BINARY)
 """
 BYTES_AT_ONCE = 64_000_000

@@ -1,7 +1,11 @@
-"""Leaderboards: what the ledger said up to one vote."""
+"""Leaderboards and verdicts: what the ledger said up to one vote."""
+
+import uuid
 
 from django.db import models
+from django.db.models import Q
 
+from arena.models import Experiment
 from generation.categories import Category
 from generation.models import Version
 
@@ -86,3 +90,77 @@ class Robustness(models.Model):
 
     def __str__(self) -> str:
         return f"{self.category} up to vote {self.last_vote_id}"
+
+
+class Verdict(models.TextChoices):
+    PASS = "pass", "Pass"
+    REGRESSED = "regressed", "Regressed"
+    INCONCLUSIVE = "inconclusive", "Inconclusive"
+
+
+class Assessment(models.Model):
+    """Where an experiment stood up to one vote; the newest one holds.
+
+    One is stored when its votes or exclusions have changed, in place of the one before unless that
+    one had another verdict: every turn of a verdict stays.
+    """
+
+    experiment = models.ForeignKey(Experiment, models.PROTECT, related_name="assessments")
+    last_vote_id = models.BigIntegerField()
+    last_exclusion_id = models.BigIntegerField()
+    simulated_counted = models.BooleanField()
+    verdict = models.CharField(
+        max_length=12, choices=Verdict, blank=True, help_text="Empty while it goes on."
+    )
+    rule = models.CharField(max_length=20, blank=True, help_text="That gave the verdict.")
+    votes = models.PositiveIntegerField()
+    blocks = models.PositiveIntegerField(help_text="Complete ones.")
+    decided_at = models.PositiveIntegerField(null=True, help_text="Blocks, when it was decided.")
+    llr = models.FloatField()
+    log_e = models.FloatField()
+    estimate = models.FloatField(null=True, help_text="Elo of the candidate over the baseline.")
+    low = models.FloatField(null=True, help_text="95 % interval.")
+    high = models.FloatField(null=True)
+    findings = models.JSONField(help_text="Curves, counts, trust, slices, contributors, sound.")
+    seconds = models.FloatField(help_text="What it took.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        get_latest_by = "pk"
+        indexes = [models.Index(fields=["experiment", "-id"], name="assessment_latest")]
+
+    def __str__(self) -> str:
+        return f"{self.experiment} up to vote {self.last_vote_id}: {self.verdict or 'goes on'}"
+
+
+class ApiToken(models.Model):
+    """A key for the API; only its hash is kept."""
+
+    name = models.CharField(max_length=120)
+    digest = models.CharField(max_length=64, unique=True, editable=False, help_text="SHA-256.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    used_at = models.DateTimeField(null=True, editable=False)
+    revoked = models.BooleanField(default=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Delivery(models.Model):
+    """A verdict on its way to an experiment's webhook; tried again until it arrives."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    assessment = models.OneToOneField(Assessment, models.PROTECT, related_name="delivery")
+    attempts = models.PositiveIntegerField(default=0)
+    due_at = models.DateTimeField(null=True, help_text="Empty when it arrived or was given up.")
+    delivered_at = models.DateTimeField(null=True)
+    error = models.TextField(blank=True)
+
+    class Meta:
+        verbose_name_plural = "deliveries"
+        indexes = [
+            models.Index(fields=["due_at"], name="delivery_due", condition=Q(due_at__isnull=False)),
+        ]
+
+    def __str__(self) -> str:
+        return f"verdict on {self.assessment}"

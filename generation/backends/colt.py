@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from generation.colt.sample import Loaded
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "colt" / "weights"
-GPU = False  # small enough for the processor
+GPU = True  # and small enough for the processor where there is none
 SETTINGS = {"weights", "sha256", "steps", "guidance"}
 # What only some versions have: a distilled one puts noise on its guesses, and the picture may be
 # enlarged by another file of weights.
@@ -80,9 +80,19 @@ def load_version(settings: Mapping[str, Any]) -> "Loaded":
 def render(settings: Mapping[str, Any], request: Request, progress: Progress) -> RawClip:
     import torch
 
+    check(settings, request)
+    return WARM.within_memory(
+        f"Colt from {settings['weights']}",
+        lambda frugal: _make(settings, request, progress),  # it has one way only, a frugal one
+        full=torch.OutOfMemoryError,
+    )
+
+
+def _make(settings: Mapping[str, Any], request: Request, progress: Progress) -> RawClip:
+    import torch
+
     from generation.colt.sample import sample
 
-    check(settings, request)
     model = _model(settings)
     config = model.colt.config
     if abs(request.conditions.seconds - config.seconds) > 1e-6:

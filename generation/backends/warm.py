@@ -98,7 +98,7 @@ class Warm:
         """Render; when the GPU's memory runs out, make room and try again, then frugally.
 
         1. as the version says  2. the same, with nothing else loaded, if anything was
-        3. loaded anew and told to be frugal: with offload, in tiles  4. OutOfMemory, in words
+        3. loaded anew and told to be frugal, as offload and tiles are  4. OutOfMemory, in words
 
         `full` is what the library raises when the memory runs out.
         """
@@ -120,8 +120,8 @@ class Warm:
             pass
         self.clear()
         raise OutOfMemory(
-            f"{what} runs out of GPU memory even with sequential offload and a tiled VAE: render "
-            "it on a GPU with more memory."
+            f"{what} runs out of GPU memory even alone and as frugal as it can be: render it on a "
+            "GPU with more memory."
         )
 
     def clear(self) -> None:
