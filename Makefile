@@ -28,7 +28,7 @@ endef
 # Checks print in the order in which they are listed, pytest last.
 .NOTPARALLEL:
 
-.PHONY: help demo manage admin test lint bench-site bench-ratings bench-coverage bench-worker bench-gpu bench-blind venv venv-dev chromium
+.PHONY: help demo manage admin test lint bench-site bench-ratings bench-coverage bench-gate bench-worker bench-gpu bench-blind venv venv-dev chromium
 
 help:
 	@echo "make demo    run the arena at http://127.0.0.1:$(PORT)   (PORT=8000 VOTERS=300)"
@@ -42,6 +42,7 @@ help:
 	@echo "make bench-gpu       what clips cost on this machine's GPU              (ARGS='--cpu')"
 	@echo "make bench-ratings   how fast the ratings are, beside other libraries   (ARGS='--only i,ii')"
 	@echo "make bench-coverage  how often the intervals hold the truth             (ARGS='--sets 500')"
+	@echo "make bench-gate      how often an experiment's verdict errs             (ARGS='--quick')"
 	@echo "make venv    only install"
 
 demo: venv
@@ -79,6 +80,9 @@ bench-blind: venv
 
 bench-coverage: venv
 	$(PY) -m bench.coverage $(ARGS)
+
+bench-gate: venv
+	$(PY) -m bench.gate $(ARGS)
 
 lint: venv-dev
 	$(VENV)/bin/ruff check .

@@ -1,8 +1,10 @@
-"""What operators see of voters, battles and the ledger, and how they take votes out of the ratings.
+"""What operators see of voters, battles, panels and the ledger, and how they take votes out of the
+ratings.
 
 The ledger is only ever added to: an exclusion is one more entry, and so is its withdrawal.
 """
 
+import csv
 import re
 from collections.abc import Sequence
 from functools import reduce
@@ -14,14 +16,27 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.auth.models import User
-from django.db.models import OuterRef, Q, QuerySet, Subquery
-from django.http import HttpRequest, HttpResponseBase
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from arena.models import Battle, Exclusion, Vote, Voter
+from arena.experiments import cancel
+from arena.models import (
+    PANEL,
+    Battle,
+    Exclusion,
+    Experiment,
+    Panel,
+    Seat,
+    Vote,
+    Voter,
+)
+from arena.panels import make_seats
 from generation.admin import ReadOnlyAdmin, ReadOnlyInline, TableAdmin, link_to, minute
 
 admin.site.site_header = "Photofinish"
@@ -52,6 +67,11 @@ class IdSearch(TableAdmin):
 
     search_fields = ("pk",)  # shows the box; what is searched stands in `id_fields`
     id_fields: Sequence[str] = ("id",)
+
+    @admin.display(description="kind")
+    def kind_word(self, row: Any) -> str:
+        """What each is for says the filter beside the list."""
+        return row.kind
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -216,10 +236,11 @@ class VoteAdmin(IdSearch, ExclusionActions):
         "left",
         "right",
         "choice_word",
+        "kind_word",
         "whose",
         "excluded",
     )
-    list_filter = ("category", "choice", "simulated")
+    list_filter = ("category", "choice", "kind", "simulated")
     list_select_related = ("prompt", "left_version", "right_version")
     ordering = ("-pk",)
     sortable_by = ("number",)
@@ -279,10 +300,11 @@ class BattleAdmin(IdSearch, ReadOnlyAdmin):
         "prompt",
         "left_version",
         "right_version",
+        "kind_word",
         "whose",
         "answer",
     )
-    list_filter = ("category",)
+    list_filter = ("category", "kind")
     list_select_related = ("prompt", "left__version", "right__version", "vote", "skip")
     ordering = ("-created_at",)
     sortable_by = ("created_minute",)
@@ -366,3 +388,127 @@ class ExclusionAdmin(IdSearch):
         if entry.voter_id is not None:
             return f"voter {str(entry.voter_id)[:SHORT_ID]}"
         return f"vote {entry.vote_id}"
+
+
+@admin.register(Experiment)
+class ExperimentAdmin(ReadOnlyAdmin):
+    """Their own pages start and judge them; here one can be stopped."""
+
+    list_display = ("name", "candidate", "baseline", "category_slug", "state", "created_at")
+    list_filter = ("state", "category")
+    list_select_related = ("candidate", "baseline")
+    search_fields = ("name",)
+    readonly_fields = tuple(field.name for field in Experiment._meta.fields)
+    actions = ("cancel",)
+
+    def has_cancel_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("arena.change_experiment")
+
+    @admin.action(description="Cancel: ask nobody any more", permissions=["cancel"])
+    def cancel(self, request: HttpRequest, queryset: QuerySet[Experiment]) -> None:
+        stopped = [experiment for experiment in queryset if cancel(experiment)]
+        if stopped:
+            names = ", ".join(map(str, stopped))
+            self.message_user(request, f"Cancelled: {names}.", messages.SUCCESS)
+        else:
+            self.message_user(request, "None of the chosen was running.", messages.WARNING)
+
+
+class PanelForm(forms.ModelForm):
+    seats_to_add = forms.IntegerField(
+        required=False,
+        min_value=0,
+        max_value=500,
+        help_text="Each is one member, invited by a link of its own.",
+    )
+
+
+class SeatInline(admin.TabularInline):
+    model = Seat
+    extra = 0
+    can_delete = False
+    fields = ("label", "link", "given", "whose", "revoked")
+    readonly_fields = ("link", "given", "whose")
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Seat]:
+        self.site = request.build_absolute_uri("/").rstrip("/")  # an inline lives for one request
+        in_panel = Q(voter__votes__battle__stream=PANEL)
+        return super().get_queryset(request).annotate(count=Count("voter__votes", filter=in_panel))
+
+    def link(self, seat: Seat) -> SafeString:
+        address = self.site + reverse("panel", args=[seat.token])
+        return format_html('<input class="seat-link" readonly size="60" value="{}">', address)
+
+    @admin.display(description="votes")
+    def given(self, seat: Any) -> int:
+        return seat.count
+
+    @admin.display(description="voter")
+    def whose(self, seat: Seat) -> str:
+        return voter_link(seat.voter_id) if seat.voter_id else "link not opened yet"
+
+
+@admin.register(Panel)
+class PanelAdmin(TableAdmin):
+    form = PanelForm
+    list_display = ("name", "slug", "quota", "seat_count", "created_at")
+    prepopulated_fields = {"slug": ["name"]}
+    readonly_fields = ("its_experiments", "links_file", "created_at")
+    fields = (
+        "name", "slug", "instructions", "quota", "its_experiments", "seats_to_add", "links_file",
+        "created_at",
+    )  # fmt: skip
+    inlines = (SeatInline,)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Panel]:
+        return super().get_queryset(request).annotate(count=Count("seats"))
+
+    def has_delete_permission(self, request: HttpRequest, obj: Panel | None = None) -> bool:
+        used = obj is not None and obj.seats.exists()
+        return super().has_delete_permission(request, obj) and not used
+
+    @admin.display(description="seats")
+    def seat_count(self, panel: Any) -> int:
+        return panel.count
+
+    @admin.display(description="experiments")
+    def its_experiments(self, panel: Panel) -> str:
+        """Who may vote is fixed when an experiment starts."""
+        names = [str(experiment) for experiment in panel.experiments.all()] if panel.pk else []
+        return ", ".join(names) or "-"
+
+    @admin.display(description="all links")
+    def links_file(self, panel: Panel) -> str:
+        if panel.pk is None:
+            return "-"
+        return link_to(reverse("admin:panel_links", args=[panel.pk]), "as a CSV file")
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        if count := form.cleaned_data.get("seats_to_add"):
+            make_seats(form.instance, count)
+            self.message_user(request, f"{count} seats added.", messages.SUCCESS)
+
+    def get_urls(self) -> list[URLPattern]:
+        links = self.admin_site.admin_view(self.links)
+        return [path("<int:pk>/links.csv", links, name="panel_links"), *super().get_urls()]
+
+    def links(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Whoever may change the panel may send its links."""
+        panel = get_object_or_404(Panel, pk=pk)
+        if not self.has_change_permission(request, panel):
+            raise PermissionDenied
+        name = f"{panel.slug}-links.csv"
+        response = HttpResponse(
+            content_type="text/csv; charset=utf-8",
+            headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        )
+        writer = csv.writer(response)
+        writer.writerow(["label", "link"])
+        for seat in panel.seats.filter(revoked=False):
+            address = reverse("panel", args=[seat.token])
+            writer.writerow([seat.label, request.build_absolute_uri(address)])
+        return response

@@ -1,5 +1,6 @@
 """System checks: each says what is wrong and what to set."""
 
+import re
 from typing import Any
 
 import redis
@@ -26,6 +27,35 @@ def secret_key_is_set(**_: Any) -> list[CheckMessage]:
             "There is no SECRET_KEY.",
             hint="Set the environment variable SECRET_KEY to 50 random characters and keep it.",
             id="photofinish.E001",
+        )
+    ]
+
+
+@register()
+def rates_of_checks_are_shares(**_: Any) -> list[CheckMessage]:
+    rates = (settings.CHECK_SAME, settings.CHECK_REPEAT, settings.CHECK_GOLD)
+    if min(rates) >= 0 and sum(rates) <= 0.5:
+        return []
+    return [
+        Error(
+            "The rates of checks leave less than half of the pairs to experiments, or one is "
+            "negative.",
+            hint="Set CHECK_SAME, CHECK_REPEAT and CHECK_GOLD to shares that make at most 0.5 "
+            "together.",
+            id="photofinish.E006",
+        )
+    ]
+
+
+@register()
+def snapshot_key_is_whole(**_: Any) -> list[CheckMessage]:
+    if not settings.SNAPSHOT_KEY or re.fullmatch("[0-9a-fA-F]{64}", settings.SNAPSHOT_KEY):
+        return []
+    return [
+        Error(
+            "SNAPSHOT_KEY is not 64 hexadecimal digits.",
+            hint="Set it to the output of `openssl rand -hex 32`, or leave it out.",
+            id="photofinish.E006",
         )
     ]
 

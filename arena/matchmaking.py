@@ -2,25 +2,25 @@
 
 Pairs of versions are drawn in proportion to what one more vote on them is worth, mixed with a
 uniform share so that every pair keeps being asked about; the probability is stored with the battle.
+Experiments take their share of the public stream first, and the whole stream of their panels.
 """
 
-import logging
 import random
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from itertools import combinations
 from uuid import UUID
 
 from django.conf import settings
-from django.core.files.storage import default_storage
 from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from arena.models import MIXED, Battle, PairNeed, Voter
+from arena.experiment_pairs import draw_pair, panel_experiments, public_experiments
+from arena.models import MIXED, PANEL, Battle, Experiment, PairNeed, Voter
+from arena.panels import left_to_draw, seat_of
+from generation.media import has_files
 from generation.models import Clip
-
-log = logging.getLogger(__name__)
 
 Pair = tuple[int, int]  # version ids, the lower first
 
@@ -32,6 +32,9 @@ OPEN_AT_MOST = 3
 MISSES_BEFORE_LOOKING = 3
 # Clips without files that one draw passes over before it leaves a pair of versions.
 MISSING_AT_MOST = 6
+
+# What a page shows of a battle.
+SHOWN = ("left", "right", "prompt__image", "block", "repeats__block")
 
 READY_VERSIONS = """
     SELECT category, version.id
@@ -125,7 +128,7 @@ def open_battles(voter: Voter, stream: str) -> QuerySet[Battle]:
             vote__isnull=True,
             skip__isnull=True,
         )
-        .select_related("left", "right", "prompt__image")
+        .select_related(*SHOWN)
         .order_by("created_at")
     )
 
@@ -154,30 +157,96 @@ def next_battle(voter: Voter, stream: str, held: Sequence[str]) -> Battle | None
 
 
 def draw_battle(voter: Voter, stream: str, rng: random.Random | None = None) -> Battle | None:
-    """Draw categories, pairs and prompts until one is found that this voter has not seen."""
+    """Draw a pair that this voter has not seen, and hand it out."""
     rng = rng or random.SystemRandom()
+    expires_at = timezone.now() + timedelta(minutes=settings.BATTLE_MINUTES)
+    draw = _draw_for_panel if stream == PANEL else _draw_for_public
+    battle = draw(voter, stream, expires_at, rng)
+    if battle is None:
+        return None
+    battle.voter, battle.stream, battle.expires_at = voter, stream, expires_at
+    battle.save(force_insert=True)
+    return Battle.objects.select_related(*SHOWN).get(pk=battle.pk)
+
+
+def _draw_for_panel(
+    voter: Voter, stream: str, expires_at: datetime, rng: random.Random
+) -> Battle | None:
+    seat = seat_of(voter)
+    if seat is None or left_to_draw(seat, open_battles(voter, stream).count()) <= 0:
+        return None
+    for experiment in panel_experiments(seat):
+        if battle := draw_pair(voter, experiment, expires_at, rng):
+            battle.draw_probability = 1.0
+            return battle
+    return None
+
+
+def _draw_for_public(
+    voter: Voter, stream: str, expires_at: datetime, rng: random.Random
+) -> Battle | None:
+    """Draw a category, and in it the arena or an experiment by its share."""
     ready = {category: ids for category, ids in ready_versions().items() if len(ids) >= 2}
-    categories = list(ready) if stream == MIXED else [c for c in ready if c == stream]
+    experiments: dict[str, list[Experiment]] = {}
+    for experiment in public_experiments(voter):
+        experiments.setdefault(experiment.category, []).append(experiment)
+    categories = sorted({*ready, *experiments} if stream == MIXED else {stream})
     rng.shuffle(categories)
     for category in categories:
-        needs = {
-            (first, second): worth
-            for first, second, worth in PairNeed.objects.filter(
-                category=category, first__in=ready[category], second__in=ready[category]
-            ).values_list("first_id", "second_id", "worth")
-        }
-        probabilities = pair_probabilities(ready[category], needs)
-        left_over = set(probabilities)
-        misses = 0
-        while left_over:
-            choices = sorted(left_over)
-            pair = rng.choices(choices, [probabilities[choice] for choice in choices])[0]
-            if battle := _draw_clips(voter, stream, category, pair, probabilities[pair], rng):
+        for experiment_, share in _in_turn(experiments.get(category, []), rng):
+            if experiment_ is None:
+                battle = _draw_for_arena(voter, category, ready.get(category, []), rng)
+            elif battle := draw_pair(voter, experiment_, expires_at, rng):
+                battle.draw_probability = share
+            if battle is not None:
                 return battle
-            left_over.remove(pair)
-            misses += 1
-            if misses == MISSES_BEFORE_LOOKING:
-                left_over &= _unseen_pairs(voter, category)
+    return None
+
+
+def _in_turn(
+    experiments: Sequence[Experiment], rng: random.Random
+) -> Iterator[tuple[Experiment | None, float]]:
+    """The experiments of a category, each by its share, and None for the arena, with what is left.
+
+    The next in turn counts only if the first has no pair for this voter.
+    """
+    total = max(1.0, sum(experiment.public_share for experiment in experiments))
+    shares: list[tuple[Experiment | None, float]] = [
+        (experiment, experiment.public_share / total) for experiment in experiments
+    ]
+    shares.append((None, max(0.0, 1 - sum(share for _, share in shares))))
+    while shares:
+        weights = [share for _, share in shares]
+        chosen = rng.choices(shares, weights if sum(weights) > 0 else None)[0]
+        yield chosen
+        shares.remove(chosen)
+
+
+def _draw_for_arena(
+    voter: Voter, category: str, versions: Sequence[int], rng: random.Random
+) -> Battle | None:
+    """Draw pairs of versions and prompts until one is found that this voter has not seen."""
+    if len(versions) < 2:
+        return None
+    needs = {
+        (first, second): worth
+        for first, second, worth in PairNeed.objects.filter(
+            category=category, first__in=versions, second__in=versions
+        ).values_list("first_id", "second_id", "worth")
+    }
+    probabilities = pair_probabilities(versions, needs)
+    left_over = set(probabilities)
+    misses = 0
+    while left_over:
+        choices = sorted(left_over)
+        pair = rng.choices(choices, [probabilities[choice] for choice in choices])[0]
+        if battle := _draw_clips(voter, category, pair, rng):
+            battle.draw_probability = probabilities[pair]
+            return battle
+        left_over.remove(pair)
+        misses += 1
+        if misses == MISSES_BEFORE_LOOKING:
+            left_over &= _unseen_pairs(voter, category)
     return None
 
 
@@ -187,14 +256,7 @@ def _unseen_pairs(voter: Voter, category: str) -> set[Pair]:
         return set(cursor.fetchall())
 
 
-def _draw_clips(
-    voter: Voter,
-    stream: str,
-    category: str,
-    pair: Pair,
-    probability: float,
-    rng: random.Random,
-) -> Battle | None:
+def _draw_clips(voter: Voter, category: str, pair: Pair, rng: random.Random) -> Battle | None:
     missing: list[UUID] = []
     while len(missing) < MISSING_AT_MOST:
         with connection.cursor() as cursor:
@@ -212,7 +274,7 @@ def _draw_clips(
         if row is None:
             return None
         clips = Clip.objects.in_bulk(row[:2])
-        fileless = [clip.pk for clip in clips.values() if not _has_files(clip)]
+        fileless = [clip.pk for clip in clips.values() if not has_files(clip)]
         if not fileless:
             break
         missing += fileless
@@ -220,24 +282,4 @@ def _draw_clips(
         return None
     sides = [clips[row[0]], clips[row[1]]]
     rng.shuffle(sides)
-    battle = Battle.objects.create(
-        voter=voter,
-        stream=stream,
-        category=category,
-        prompt_id=row[2],
-        left=sides[0],
-        right=sides[1],
-        draw_probability=probability,
-        expires_at=timezone.now() + timedelta(minutes=settings.BATTLE_MINUTES),
-    )
-    return Battle.objects.select_related("left", "right", "prompt__image").get(pk=battle.pk)
-
-
-def _has_files(clip: Clip) -> bool:
-    """Whether both files are there. `withdraw_lost_clips` decides what to do if they are not:
-    a request cannot tell a lost file from a storage that is away."""
-    for name in (str(clip.rendition), str(clip.poster)):
-        if not default_storage.exists(name):
-            log.error("clip %s: the file %s is missing from the media storage", clip.pk, name)
-            return False
-    return True
+    return Battle(category=category, prompt_id=row[2], left=sides[0], right=sides[1])

@@ -15,6 +15,13 @@ POLICY = (
     "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 AWAY = "The database does not answer right now. Nothing you sent is counted twice: try again."
+ERRORS = {
+    400: "The request can't be read, or is too large.",
+    404: "There is nothing at this address.",
+    405: "This address does not take the method; the header Allow says which it takes.",
+    500: "The site failed on this request; its log says why.",
+    503: AWAY,
+}
 
 
 def content_security_policy(get_response: Handler) -> Handler:
@@ -22,6 +29,24 @@ def content_security_policy(get_response: Handler) -> Handler:
         response = get_response(request)
         response.headers.setdefault("Content-Security-Policy", POLICY)
         return response
+
+    return middleware
+
+
+def errors_of_the_api_as_json(get_response: Handler) -> Handler:
+    """Under /api/ an error is {"error": sentence}, also where a page of the site answered it."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        kind = response.headers.get("Content-Type", "")
+        if response.status_code < 400 or not request.path.startswith("/api/") or "json" in kind:
+            return response
+        sentence = ERRORS.get(response.status_code, "The request was not answered.")
+        said = JsonResponse({"error": sentence}, status=response.status_code)
+        for name in ("Allow", "Retry-After"):
+            if name in response.headers:
+                said.headers[name] = response.headers[name]
+        return said
 
     return middleware
 

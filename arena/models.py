@@ -118,6 +118,42 @@ class Block(models.Model):
         return f"block {self.position} of {self.experiment_id}"
 
 
+class Half(models.Model):
+    """One of a block's two votes, as the next to be drawn or out of the queue (arena/blocks.py).
+
+    What counts is the ledger; this says what is still asked, without reading it.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    # The index below is the only one by experiment: with another the next half could be looked for
+    # by sorting all of them.
+    experiment = models.ForeignKey(
+        Experiment, models.PROTECT, related_name="halves", db_index=False
+    )
+    block = models.ForeignKey(Block, models.PROTECT, related_name="halves")
+    candidate_left = models.BooleanField()
+    rank = models.PositiveIntegerField(help_text="In the order in which they are drawn.")
+    voted = models.BooleanField(default=False)
+    completes = models.BooleanField(default=False, help_text="The block's other half is voted.")
+    held_until = models.DateTimeField(null=True, help_text="A voter has it on the screen.")
+
+    class Meta:
+        verbose_name_plural = "halves"
+        constraints = [
+            models.UniqueConstraint(fields=["block", "candidate_left"], name="half_once"),
+        ]
+        indexes = [
+            models.Index(
+                fields=["experiment", "-completes", "rank"],
+                name="half_to_draw",
+                condition=Q(voted=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"half {self.rank} of {self.experiment_id}"
+
+
 class Panel(models.Model):
     """People invited by a link to judge experiments."""
 
@@ -147,6 +183,9 @@ class Seat(models.Model):
     )
     revoked = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("pk",)
 
     def __str__(self) -> str:
         return f"{self.label} of {self.panel_id}"

@@ -40,6 +40,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "arena.middleware.content_security_policy",
+    "arena.middleware.errors_of_the_api_as_json",
     "arena.middleware.say_when_the_database_is_away",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -142,6 +143,16 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 24 * 3600.0,
         "options": {"expires": 3600},
     },
+    "free excluded halves": {
+        "task": "arena.tasks.free_excluded_halves",
+        "schedule": 30.0,
+        "options": {"expires": 30},
+    },
+    "make experiment checks": {
+        "task": "arena.tasks.make_experiment_checks",
+        "schedule": 30.0,
+        "options": {"expires": 30},
+    },
     "sweep visitors": {
         "task": "arena.tasks.sweep_visitors",
         "schedule": 3600.0,
@@ -151,6 +162,16 @@ CELERY_BEAT_SCHEDULE = {
         "task": "ratings.tasks.thin_leaderboards",
         "schedule": 3600.0,
         "options": {"expires": 3600},
+    },
+    "assess": {
+        "task": "ratings.tasks.assess_changed",
+        "schedule": 10.0,
+        "options": {"expires": 10},
+    },
+    "send verdicts": {
+        "task": "ratings.tasks.send_verdicts",
+        "schedule": 10.0,
+        "options": {"expires": 10},
     },
     "sweep media": {
         "task": "generation.tasks.sweep_media",
@@ -168,6 +189,18 @@ HOSTED_JOBS_AT_MOST = env.int("HOSTED_JOBS_AT_MOST", default=20)
 HOSTED_TIMEOUT_SECONDS = env.float("HOSTED_TIMEOUT_SECONDS", default=30.0)
 HOSTED_SECONDS_AT_MOST = env.float("HOSTED_SECONDS_AT_MOST", default=7200.0)
 BATTLE_MINUTES = env.int("BATTLE_MINUTES", default=60)
+# Of the pairs that experiments show, how many check the voters instead: one version against itself,
+# a pair judged before with its sides swapped, a clip against itself degraded.
+CHECK_SAME = env.float("CHECK_SAME", default=0.04)
+CHECK_REPEAT = env.float("CHECK_REPEAT", default=0.04)
+CHECK_GOLD = env.float("CHECK_GOLD", default=0.06)
+# Verdicts for pipelines: where the site is reached, what signs webhooks, whether they may go to
+# private addresses, and what signs snapshots (64 hexadecimal digits; else made of SECRET_KEY).
+SITE_ADDRESS = env.str("SITE_ADDRESS", default="").rstrip("/")
+WEBHOOK_SECRET = env.str("WEBHOOK_SECRET", default="")
+WEBHOOK_PRIVATE = env.bool("WEBHOOK_PRIVATE", default=False)
+WEBHOOK_TIMEOUT_SECONDS = env.float("WEBHOOK_TIMEOUT_SECONDS", default=10.0)
+SNAPSHOT_KEY = env.str("SNAPSHOT_KEY", default="")
 # Clips made elsewhere: what an operator may send at once.
 UPLOAD_MB_AT_MOST = env.int("UPLOAD_MB_AT_MOST", default=2000)
 DATA_UPLOAD_MAX_NUMBER_FILES = UPLOAD_FILES_AT_MOST = env.int("UPLOAD_FILES_AT_MOST", default=500)

@@ -18,7 +18,7 @@ import numpy as np
 import requests
 
 from arena.identity import COOKIE, cookie_value
-from arena.models import MIXED, Choice, Voter
+from arena.models import MIXED, Choice, Seat, Voter
 from generation.scenes.grammar import NotAScene, Scene, parse
 from generation.scenes.judge import judge
 
@@ -90,6 +90,17 @@ class SimulatedVoter:
         self.taste = Taste.draw(self.rng)
         self.http = requests.Session()
         self.http.cookies.set(COOKIE, cookie_value(voter))
+
+    @classmethod
+    def for_seat(cls, site: str, token: str, judge_: Judge, seed: int) -> "SimulatedVoter":
+        """A voter who takes a panel's seat by its link, then votes in the stream of panels.
+
+        A seat that was never opened gets a simulated voter; an opened one keeps its own.
+        """
+        known = Seat.objects.get(token=token).voter
+        voter = cls(site, known or Voter.objects.create(simulated=True), judge_, seed)
+        voter._ask("GET", f"/panel/{token}/")
+        return voter
 
     def vote(self, stream: str = MIXED) -> Choice | None:
         """Take the next pair and answer it; None when there is none, or it was skipped."""

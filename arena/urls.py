@@ -21,12 +21,14 @@ urlpatterns = [
     path("vote/<slug:stream>/", views.vote_page, name="vote_category"),
     path("battles/<uuid:battle_id>/", views.battle_page, name="battle"),
     path("battles/<uuid:battle_id>/vote/", views.vote, name="cast_vote"),
+    path("battles/<uuid:battle_id>/defects/", views.defects, name="mark_defect"),
     path("battles/<uuid:battle_id>/skip/", views.skip, name="skip"),
     path(
         "battles/<uuid:battle_id>/reference.webp", views.battle_reference, name="battle_reference"
     ),
     path("battles/<uuid:battle_id>/<side:side>.mp4", views.battle_video, name="battle_video"),
     path("battles/<uuid:battle_id>/<side:side>.jpg", views.battle_poster, name="battle_poster"),
+    path("panel/<str:token>/", views.panel_page, name="panel"),
     path("robots.txt", views.robots, name="robots"),
     path("healthz", views.healthz, name="healthz"),
     path("admin/progress/", admin.site.admin_view(progress_page), name="progress"),

@@ -16,8 +16,16 @@ from django.views.decorators.http import require_POST, require_safe
 from arena.context import my_votes
 from arena.identity import remember, voter_of
 from arena.matchmaking import current_battle, next_battle, votable_pairs
-from arena.models import MIXED, Battle, Choice, Voter
-from arena.voting import Refused, battle_of, cast_vote, skip_battle
+from arena.models import MIXED, PANEL, Battle, Choice, Defect, Kind, Seat, Voter
+from arena.panels import UNINVITED, seat_of, take_seat, votes_given
+from arena.voting import (
+    Refused,
+    battle_of,
+    cast_vote,
+    mark_defect,
+    may_mark_defects,
+    skip_battle,
+)
 from generation.categories import Category
 from generation.encoding import PROFILE
 from generation.media import send_file
@@ -25,6 +33,7 @@ from generation.models import Clip, ClipState, Version
 
 NOTHING_LEFT = "There is no pair here that you have not judged: come back when more clips are made."
 ENOUGH_OPEN = "Vote on the pairs you have open first."
+QUOTA_REACHED = "Thank you: you have given all the votes that were asked of you."
 SIDES = ("left", "right")
 
 View = Callable[..., HttpResponseBase]
@@ -51,13 +60,13 @@ def sentences(view: View) -> View:
 
 
 def _check_stream(stream: str) -> None:
-    if stream != MIXED and stream not in Category.values:
+    if stream not in (MIXED, PANEL, *Category.values):
         raise Http404(f"There is no category {stream}.")
 
 
 def battle_facts(battle: Battle) -> dict[str, Any]:
     """What a voter's page is told about a battle: nothing that names a version."""
-    category = Category(battle.category)
+    category, muted = Category(battle.category), _muted(battle)
     width, height = PROFILE.canvases[battle.prompt.aspect]
     pk = battle.pk
     return {
@@ -67,7 +76,8 @@ def battle_facts(battle: Battle) -> dict[str, Any]:
         "prompt": battle.prompt.text,
         "language": battle.prompt.language,
         "image": reverse("battle_reference", args=[pk]) if battle.prompt.image_id else None,
-        "audio": category.audio,
+        "audio": category.audio and not muted,
+        "muted": muted,
         **{
             side: {
                 "video": reverse("battle_video", args=[pk, side]),
@@ -82,21 +92,51 @@ def battle_facts(battle: Battle) -> dict[str, Any]:
     }
 
 
+def _muted(battle: Battle) -> bool:
+    """A repetition is shown as the pair was the first time."""
+    shown = battle.repeats or battle
+    return shown.block is not None and shown.block.muted
+
+
+def _panel_facts(seat: Seat | None) -> dict[str, Any] | None:
+    if seat is None:
+        return None
+    return {"name": seat.panel.name, "given": votes_given(seat), "quota": seat.panel.quota}
+
+
+def _seat_in(stream: str, voter: Voter | None) -> Seat | None:
+    """The member's seat in the panel's stream; other streams are anybody's."""
+    if stream != PANEL:
+        return None
+    if (seat := seat_of(voter)) is None:
+        raise Refused(403, UNINVITED)
+    return seat
+
+
+def _why_empty(panel: dict[str, Any] | None) -> str:
+    return QUOTA_REACHED if panel and panel["given"] >= panel["quota"] else NOTHING_LEFT
+
+
 @never_cache
 @require_safe
 @ensure_csrf_cookie
-def vote_page(request: HttpRequest, stream: str = MIXED) -> HttpResponse:
+@sentences
+def vote_page(request: HttpRequest, stream: str = MIXED) -> HttpResponseBase:
     """The voter's next pair, ready to play."""
     _check_stream(stream)
     voter = voter_of(request)
+    panel = _panel_facts(_seat_in(stream, voter))
     newcomer = voter is None
     if voter is None:
         voter = Voter.objects.create()
     battle = current_battle(voter, stream)
     context = {
         "stream": stream,
+        "panel": panel,
+        "lanes": [("left", 1), ("right", 2)],
+        "defects": Defect.What.choices if panel else [],
         "battle": battle_facts(battle) if battle else None,
-        "empty_reason": "" if battle else NOTHING_LEFT,
+        "empty_reason": "" if battle else _why_empty(panel),
     }
     response = render(request, "arena/vote.html", context)
     if newcomer:
@@ -112,10 +152,11 @@ def next_pair(request: HttpRequest, stream: str) -> JsonResponse:
     voter = voter_of(request)
     if voter is None:
         raise Refused(403, "Your browser sent no voter cookie: allow cookies and load the page.")
+    panel = _panel_facts(_seat_in(stream, voter))
     held = request.POST.getlist("have")
     battle = next_battle(voter, stream, held)
     if battle is None:
-        return JsonResponse({"battle": None, "reason": ENOUGH_OPEN if held else NOTHING_LEFT})
+        return JsonResponse({"battle": None, "reason": ENOUGH_OPEN if held else _why_empty(panel)})
     return JsonResponse({"battle": battle_facts(battle), "reason": ""})
 
 
@@ -130,18 +171,40 @@ def _stands(version: Version) -> dict[str, str]:
 @require_POST
 @sentences
 def vote(request: HttpRequest, battle_id: UUID) -> HttpResponseBase:
-    """Take the answer, then say who was who."""
+    """Take the answer, then say who was who, if the pair was the arena's.
+
+    Whoever learnt which style belongs to an experiment's candidate would be blind no more.
+    """
     battle = cast_vote(voter_of(request), battle_id, request.POST.get("choice", ""))
     if not wants_json(request):
         return redirect("battle", battle_id)
-    return JsonResponse(
+    said = {"choice": battle.vote.choice, "my_votes": my_votes(request)}
+    if battle.kind == Kind.ARENA:
+        said |= {side: _stands(getattr(battle, side).version) for side in SIDES}
+    elif may_mark_defects(battle):
+        said["defects_url"] = reverse("mark_defect", args=[battle_id])
+    if battle.stream == PANEL:
+        said["panel"] = _panel_facts(seat_of(battle.voter))
+    return JsonResponse(said)
+
+
+@require_POST
+@sentences
+def defects(request: HttpRequest, battle_id: UUID) -> JsonResponse:
+    """Mark what was wrong in one clip of a pair; answers with all that is marked there."""
+    given = (request.POST.get(name, "") for name in ("side", "what", "second"))
+    marked = mark_defect(voter_of(request), battle_id, *given)
+    left = Battle.objects.values_list("left_id", flat=True).get(pk=battle_id)
+    facts = [
         {
-            "choice": battle.vote.choice,
-            "left": _stands(battle.left.version),
-            "right": _stands(battle.right.version),
-            "my_votes": my_votes(request),
+            "side": "left" if defect.clip_id == left else "right",
+            "what": defect.what,
+            "label": defect.get_what_display(),
+            "second": defect.second,
         }
-    )
+        for defect in marked
+    ]
+    return JsonResponse({"defects": facts})
 
 
 @require_POST
@@ -161,17 +224,31 @@ def _stream_url(stream: str) -> str:
 @never_cache
 @require_safe
 @sentences
+def panel_page(request: HttpRequest, token: str) -> HttpResponseBase:
+    """What a panel's members read before they begin. The first visit takes the seat."""
+    seat = take_seat(token, voter_of(request))
+    assert seat.voter is not None
+    context = {"panel": _panel_facts(seat), "instructions": seat.panel.instructions}
+    response = render(request, "arena/panel.html", context)
+    remember(response, seat.voter)
+    return response
+
+
+@never_cache
+@require_safe
+@sentences
 def battle_page(request: HttpRequest, battle_id: UUID) -> HttpResponseBase:
-    """After the vote: both names. Before it: back to voting."""
+    """After the vote: both names, if the pair was the arena's. Before it: back to voting."""
     battle = battle_of(voter_of(request), battle_id)
     if not hasattr(battle, "vote"):
         return redirect(_stream_url(battle.stream))
-    facts = battle_facts(battle)
+    facts, named = battle_facts(battle), battle.kind == Kind.ARENA
     reveal = {
         "choice": battle.vote.choice,
         "choice_label": Choice(battle.vote.choice).label,
-        "left": facts["left"] | _stands(battle.left.version),
-        "right": facts["right"] | _stands(battle.right.version),
+        "named": named,
+        "left": facts["left"] | (_stands(battle.left.version) if named else {}),
+        "right": facts["right"] | (_stands(battle.right.version) if named else {}),
         "prompt": battle.prompt.text,
         "category_label": facts["category_label"],
         "my_votes": my_votes(request),
@@ -223,7 +300,9 @@ def battle_reference(request: HttpRequest, battle_id: UUID) -> HttpResponseBase:
 @require_safe
 def robots(request: HttpRequest) -> HttpResponse:
     """Every visit to a voting page draws a battle: crawlers stay away from there."""
-    return HttpResponse("User-agent: *\nDisallow: /vote/\n", content_type="text/plain")
+    return HttpResponse(
+        "User-agent: *\nDisallow: /vote/\nDisallow: /panel/\n", content_type="text/plain"
+    )
 
 
 @never_cache

@@ -1,11 +1,13 @@
-"""Votes and skips: what is accepted, what is refused, and what was already there."""
+"""Votes, skips and marked defects: what is accepted, what is refused, and what was there."""
 
+import math
 from dataclasses import dataclass
 from uuid import UUID
 
 from django.db import transaction
 
-from arena.models import Battle, Choice, Skip, Vote, Voter
+from arena.experiment_pairs import give_back, settle
+from arena.models import Battle, Choice, Defect, Kind, Seat, Skip, Vote, Voter
 
 
 @dataclass
@@ -20,7 +22,13 @@ def battle_of(voter: Voter | None, battle_id: UUID) -> Battle:
     """The voter's own battle, with what its pages need."""
     battle = (
         Battle.objects.select_related(
-            "left__version__model", "right__version__model", "prompt", "vote", "skip"
+            "left__version__model",
+            "right__version__model",
+            "prompt",
+            "block",
+            "repeats__block",
+            "vote",
+            "skip",
         )
         .filter(pk=battle_id)
         .first()
@@ -57,8 +65,12 @@ def cast_vote(voter: Voter | None, battle_id: UUID, choice: str) -> Battle:
             right_version=battle.right.version,
             prompt=battle.prompt,
             choice=choice,
+            kind=battle.kind,
+            experiment_id=battle.experiment_id,
             simulated=voter.simulated,
         )
+        if battle.block_id is not None:
+            settle([battle.block_id])
     if battle.vote.choice != choice:
         raise Refused(409, "You have given this pair another answer already. A vote is final.")
     return battle
@@ -71,7 +83,50 @@ def skip_battle(voter: Voter | None, battle_id: UUID) -> None:
     battle = battle_of(voter, battle_id)
     if hasattr(battle, "vote"):
         raise Refused(409, "You have voted on this pair already. A vote is final.")
-    Skip.objects.get_or_create(battle=battle)
+    _, new = Skip.objects.get_or_create(battle=battle)
+    if new and battle.block_id is not None:
+        give_back(battle)
+
+
+def may_mark_defects(battle: Battle) -> bool:
+    """Members of panels may say more of any pair that is not the arena's; which of those are
+    checks they don't learn by it."""
+    seats = Seat.objects.filter(voter=battle.voter_id, revoked=False)
+    return battle.kind != Kind.ARENA and seats.exists()
+
+
+def mark_defect(
+    voter: Voter | None, battle_id: UUID, side: str, what: str, second: str
+) -> list[Defect]:
+    """Add what was wrong in one clip of a pair that was voted on; returns all that is marked.
+
+    `second` is text, of the position into the clip, or empty. Marking a thing twice is no error.
+    """
+    battle = battle_of(voter, battle_id)
+    if not may_mark_defects(battle):
+        raise Refused(403, "Defects are marked by members of a panel, in pairs of its experiments.")
+    if not hasattr(battle, "vote"):
+        raise Refused(409, "Vote on this pair first: what is wrong in it comes after.")
+    if side not in ("left", "right"):
+        raise Refused(400, f"“{side}” is not a lane: send left or right.")
+    if what not in Defect.What.values:
+        raise Refused(400, f"“{what}” is not a defect: send {', '.join(Defect.What.values)}.")
+    clip = battle.left if side == "left" else battle.right
+    defaults = {"second": _second(second, battle.prompt.seconds)}
+    Defect.objects.get_or_create(vote=battle.vote, clip=clip, what=what, defaults=defaults)
+    return list(battle.vote.defects.order_by("pk"))
+
+
+def _second(text: str, length: float) -> float | None:
+    if not text:
+        return None
+    try:
+        second = float(text)
+    except ValueError:
+        second = math.nan
+    if not 0 <= second <= length:
+        raise Refused(400, f"“{text[:20]}” is no second of this clip: send 0 to {length:g}.")
+    return round(second, 2)
 
 
 def _lock(battle_id: UUID) -> None:

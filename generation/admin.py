@@ -29,6 +29,7 @@ from generation.catalog import check_version
 from generation.categories import Category
 from generation.media import send_file
 from generation.models import (
+    RENDERED_STATES,
     Clip,
     ClipState,
     HostedJob,
@@ -174,13 +175,14 @@ class VersionForm(forms.ModelForm):
     )
 
     def _post_clean(self) -> None:
-        """An active version must be able to make its clips."""
+        """A version that is rendered must be able to make its clips."""
         super()._post_clean()  # type: ignore[misc]  # the stubs leave it out
-        if not self.errors and self.instance.state == VersionState.ACTIVE:
+        if not self.errors and self.instance.state in RENDERED_STATES:
             try:
                 check_version(self.instance)
             except CannotRender as error:
-                self.add_error("state", f"It can't be active: {error}")
+                state = self.instance.get_state_display().lower()
+                self.add_error("state", f"It can't be {state}: {error}")
 
     def clean_parent(self) -> Version | None:
         """Lineages are followed from child to parent, so they may not run in a circle."""
@@ -206,7 +208,7 @@ class VersionAdmin(TableAdmin):
     search_fields = ("name", "slug", "codename", "model__name")
     autocomplete_fields = ("model", "parent")
     readonly_fields = ("created_at", "its_clips")
-    actions = ("activate", "pause", "retire", "reveal_today", "cancel_clips")
+    actions = ("activate", "put_on_trial", "pause", "retire", "reveal_today", "cancel_clips")
     fieldsets = (
         (None, {"fields": ("model", "parent", "name", "slug", "state", "its_clips")}),
         ("Disguise", {"fields": ("codename", "revealed_on")}),
@@ -250,13 +252,25 @@ class VersionAdmin(TableAdmin):
 
     @admin.action(description="Activate: render and show", permissions=["change"])
     def activate(self, request: HttpRequest, queryset: QuerySet[Version]) -> None:
+        self._render(request, queryset, VersionState.ACTIVE)
+
+    @admin.action(
+        description="Put on trial: render, show in experiments only", permissions=["change"]
+    )
+    def put_on_trial(self, request: HttpRequest, queryset: QuerySet[Version]) -> None:
+        self._render(request, queryset, VersionState.TRIAL)
+
+    def _render(
+        self, request: HttpRequest, queryset: QuerySet[Version], state: VersionState
+    ) -> None:
         for version in queryset:
             try:
                 check_version(version)
             except CannotRender as error:
-                self.message_user(request, f"{version} can't be active: {error}", messages.ERROR)
+                said = f"{version} can't be {state.label.lower()}: {error}"
+                self.message_user(request, said, messages.ERROR)
                 queryset = queryset.exclude(pk=version.pk)
-        self._set_state(request, queryset, VersionState.ACTIVE)
+        self._set_state(request, queryset, state)
 
     @admin.action(description="Pause: do not show for now", permissions=["change"])
     def pause(self, request: HttpRequest, queryset: QuerySet[Version]) -> None:
@@ -627,10 +641,11 @@ class HostedJobInline(ReadOnlyInline):
     """The orders of a clip that a paid service makes; most clips have none."""
 
     model = HostedJob
+    template = "admin/edit_inline/stacked.html"  # sentences and messages are too wide for columns
     fields = ("state", "submitted_at", "job_id", "polls", "cost", "error", "request", "answer")
     readonly_fields = fields
     ordering = ("pk",)
-    verbose_name_plural = "orders"
+    verbose_name, verbose_name_plural = "order", "orders"
 
 
 @admin.register(Clip)

@@ -16,7 +16,7 @@ from django.db import models, transaction
 
 from generation.backends import CannotRender, NeverRenders, Request, backend
 from generation.categories import Category, Conditions, nearest_aspect, ratio, resolution_class
-from generation.models import Clip, Model, Version, VersionState
+from generation.models import RENDERED_STATES, Clip, Model, Version, VersionState
 from generation.scenes.grammar import parse
 from generation.scenes.renderer import first_frame
 
@@ -37,6 +37,10 @@ VERSION_FIELDS = {
 
 class CatalogError(Exception):
     """The catalogue can't be loaded; nothing was changed."""
+
+
+class Taken(CatalogError):
+    """Another version has the slug."""
 
 
 @dataclass
@@ -74,16 +78,48 @@ def load_catalog(*paths: Path) -> Loaded:
                     "parent_id": _parent(parent, fields.get("slug")).pk if parent else None,
                 }
                 version = _apply(Version, fields, VERSION_FIELDS, links, loaded)
-                if version.state == VersionState.ACTIVE:
-                    _check_active(version)
+                if version.state in RENDERED_STATES:
+                    _check_rendered(version)
     return loaded
 
 
-def _check_active(version: Version) -> None:
+def _check_rendered(version: Version) -> None:
     try:
         check_version(version)
     except CannotRender as error:
-        raise CatalogError(f"The version {version.slug} can't be active: {error}") from None
+        state = version.get_state_display().lower()
+        raise CatalogError(f"The version {version.slug} can't be {state}: {error}") from None
+
+
+def enter_version(model: str, parent: str, fields: Mapping[str, Any]) -> tuple[Version, bool]:
+    """Enter a version that no file lists, on trial; returns it and whether it is new.
+
+    Entering the same again finds it, whatever its state is by now. Raises Taken if another has the
+    slug, CatalogError if it is not valid or could not compete in one of its categories.
+    """
+    of = Model.objects.filter(slug=model).first()
+    if of is None:
+        raise CatalogError(f"model: there is no model “{model}”; enter it in the catalogue first.")
+    links = {
+        "model_id": of.pk,
+        "parent_id": _parent(parent, fields["slug"]).pk if parent else None,
+    }
+    known = Version.objects.filter(slug=fields["slug"]).first()
+    if known is not None:
+        if differing := _set_fields(known, {**fields, **links}, links):
+            raise Taken(
+                f"There is a version {known.slug} already, with another {', '.join(differing)}: "
+                "give the new one a slug of its own."
+            )
+        return known, False
+    with transaction.atomic():
+        on_trial = {**fields, "state": VersionState.TRIAL}
+        version: Version = _apply(Version, on_trial, VERSION_FIELDS, links, Loaded())
+        try:
+            _check_rendered(version)
+        except (TypeError, AttributeError) as error:  # the checks are for settings in earnest
+            raise CatalogError(f"settings: a value is of the wrong kind: {error}.") from None
+    return version, True
 
 
 def _parent(slug: str, child: str | None) -> Version:
@@ -119,16 +155,7 @@ def _apply(
     wanted = {**entry, **links}
     if not new:
         wanted.pop("state", None)  # pausing, retiring and activating are the operators'
-    # Compare as the database would hold them: through each field's own conversion.
-    changed = []
-    for name, value in wanted.items():
-        field = kind._meta.get_field(name)
-        if isinstance(value, float) and isinstance(field, models.DecimalField):
-            value = str(value)  # as it is written, not as the processor rounds it
-        value = value if name in links else field.to_python(value)
-        if getattr(row, name) != value:
-            changed.append(field.attname)
-            setattr(row, name, value)
+    changed = _set_fields(row, wanted, links)
     if not new and not changed:
         loaded.same += 1
         return row
@@ -145,6 +172,21 @@ def _apply(
     loaded.created += new
     loaded.changed += not new
     return row
+
+
+def _set_fields(row: Any, wanted: Mapping[str, Any], links: Mapping[str, int | None]) -> list[str]:
+    """Give the row these values, without saving it; returns which fields had others."""
+    # Compare as the database would hold them: through each field's own conversion.
+    changed = []
+    for name, value in wanted.items():
+        field = row._meta.get_field(name)
+        if isinstance(value, float) and isinstance(field, models.DecimalField):
+            value = str(value)  # as it is written, not as the processor rounds it
+        value = value if name in links else field.to_python(value)
+        if getattr(row, name) != value:
+            changed.append(field.attname)
+            setattr(row, name, value)
+    return changed
 
 
 def refuse_frozen_change(version: Version, changed: list[str]) -> None:

@@ -475,6 +475,22 @@ def encode_rendition(
     return result
 
 
+def as_shown(master: Path, *, aspect: str, seconds: float, audio: bool) -> RawClip:
+    """What voters would see and hear of a master, decoded: on the canvas, at the profile's rates,
+    cut to `seconds`; `audio` is False in silent categories. Raises EncodingError as a rendition."""
+    width, height = _canvas(aspect)
+    count = _frame_count(seconds)
+    frames = np.empty((count, height, width, 3), np.uint8)
+    for number, picture in enumerate(_on_canvas(master, width, height, count)):
+        frames[number] = picture.reformat(
+            format="rgb24", src_colorspace=BT709, src_color_range=LIMITED_RANGE
+        ).to_ndarray()
+    if not audio:
+        return RawClip(frames, PROFILE.fps, None, None)
+    sound = _read_sound(master, count * PROFILE.samples_per_frame)
+    return RawClip(frames, PROFILE.fps, np.clip(sound, -1, 1), PROFILE.sample_rate)
+
+
 def _canvas(aspect: str) -> tuple[int, int]:
     if aspect not in PROFILE.canvases:
         known = ", ".join(PROFILE.canvases)

@@ -55,7 +55,7 @@ from generation.backends.ordering import (
 from generation.categories import Category
 from generation.encoding import EncodingError
 from generation.importing import Refused, Wanted, look_at
-from generation.models import Clip, ClipState, HostedJob, JobState, Version, VersionState
+from generation.models import RENDERED_STATES, Clip, ClipState, HostedJob, JobState, Version
 from generation.rendering import (
     LeaseLost,
     drop_idle_connection,
@@ -111,7 +111,7 @@ def _claimable() -> QuerySet[Clip]:
     return Clip.objects.filter(
         Q(lease_expires_at=None) | Q(lease_expires_at__lt=Now()),
         state__in=(ClipState.WAITING, ClipState.RENDERING),
-        version__state=VersionState.ACTIVE,
+        version__state__in=RENDERED_STATES,
         version__backend__in=HOSTED,
     ).exclude(version__backend__in=_full())
 
@@ -146,7 +146,7 @@ def _claim() -> bool:
 def _due(*states: JobState) -> QuerySet[HostedJob]:
     jobs = HostedJob.objects.filter(state__in=states, next_poll_at__lte=Now())
     # What is ordered is paid for and collected; what is not waits while its version is paused.
-    idle = ~Q(clip__version__state=VersionState.ACTIVE) | Q(backend__in=_full())
+    idle = ~Q(clip__version__state__in=RENDERED_STATES) | Q(backend__in=_full())
     return jobs.exclude(Q(state=JobState.WAITING) & idle)
 
 

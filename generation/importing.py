@@ -393,7 +393,7 @@ def look_at(master: Path, wanted: Wanted) -> None:
 
 
 def _store(wanted: Wanted, files: ClipFiles, encode_seconds: float) -> None:
-    clip = _claim(wanted)
+    clip = claim_arrival(wanted)
     if clip is None:
         raise Held(
             "Another import holds this clip, or was killed less than "
@@ -429,7 +429,7 @@ def fail_killed() -> int:
 
 
 @transaction.atomic
-def _claim(wanted: Wanted) -> Clip | None:
+def claim_arrival(wanted: Wanted) -> Clip | None:
     """The clip under a lease and a new fence, or None if it is ready or somebody holds it.
 
     The row is made and claimed at once, so no worker ever sees it waiting.

@@ -1,5 +1,6 @@
 """Hands out stored files, in parts where a browser asks for parts (RFC 9110, section 14)."""
 
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import PurePath
@@ -7,6 +8,10 @@ from pathlib import PurePath
 from django.core.files.base import File
 from django.core.files.storage import default_storage
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+
+from generation.models import Clip
+
+log = logging.getLogger(__name__)
 
 TYPES = {".mp4": "video/mp4", ".jpg": "image/jpeg", ".webp": "image/webp"}
 CHUNK = 64 * 1024
@@ -40,6 +45,16 @@ def send_file(request: HttpRequest, name: str) -> HttpResponseBase:
     if status == 206:
         response.headers["Content-Range"] = f"bytes {first}-{last}/{size}"
     return response
+
+
+def has_files(clip: Clip) -> bool:
+    """Whether both files are there. `withdraw_lost_clips` decides what to do if they are not:
+    a request cannot tell a lost file from a storage that is away."""
+    for name in (str(clip.rendition), str(clip.poster)):
+        if not default_storage.exists(name):
+            log.error("clip %s: the file %s is missing from the media storage", clip.pk, name)
+            return False
+    return True
 
 
 def _span(begin: str, end: str, size: int) -> tuple[int, int] | None:

@@ -45,7 +45,15 @@ from django.utils import timezone
 
 from generation.backends import HOSTED, RENDERED_HERE
 from generation.categories import Category
-from generation.models import Clip, ClipState, HostedJob, JobState, Version, VersionState, Worker
+from generation.models import (
+    RENDERED_STATES,
+    Clip,
+    ClipState,
+    HostedJob,
+    JobState,
+    Version,
+    Worker,
+)
 
 HOURS = 24
 SILENT_AFTER = timedelta(minutes=1)  # six reports
@@ -61,7 +69,7 @@ ASKED = """
     SELECT category, count(*) FROM (
         SELECT DISTINCT clip.category, clip.prompt_id, clip.seed_slot FROM generation_clip clip
         JOIN generation_version version ON version.id = clip.version_id
-        WHERE version.state = 'active'
+        WHERE version.state IN ('trial', 'active')
     ) asked GROUP BY category
 """
 
@@ -117,8 +125,8 @@ class Holding:
     def lease(self) -> str:
         if self.alive:
             return f"expires in {spell(self.left)}"
-        active = self.clip.version.state == VersionState.ACTIVE
-        until = "" if active else f" once {self.clip.version} is active again"
+        rendered = self.clip.version.state in RENDERED_STATES
+        until = "" if rendered else f" once {self.clip.version} is active again"
         return (
             f"ran out {spell(-self.left)} ago: the worker is taken for dead, and another takes "
             f"the clip over{until}"
@@ -198,7 +206,7 @@ class Line:
     @property
     def waits(self) -> bool:
         """For workers of this site; what is hosted or imported is made elsewhere."""
-        here = self.version.backend in RENDERED_HERE and self.version.state == VersionState.ACTIVE
+        here = self.version.backend in RENDERED_HERE and self.version.state in RENDERED_STATES
         return here and self.states[ClipState.WAITING] > 0
 
     @property
@@ -215,7 +223,7 @@ class Line:
     def finish(self) -> str:
         if not self.states[ClipState.WAITING]:
             return "nothing waits"
-        if self.version.state != VersionState.ACTIVE:
+        if self.version.state not in RENDERED_STATES:
             return f"not rendered while {self.version.get_state_display().lower()}"
         if not self.waits:
             return "not rendered here"
@@ -407,7 +415,7 @@ def _first_hour(now: datetime) -> datetime:
 def _lines(
     versions: Iterable[Version], counts: dict[tuple[int, str, str], int], workers: int
 ) -> list[Line]:
-    """Active versions, and others that have anything but ready clips."""
+    """Versions that are rendered, and others that have anything but ready clips."""
     known = speeds(Clip.objects.all())
     lines = {v.pk: Line(v, known.get(v.pk), workers) for v in versions}
     for (version, _, state), count in counts.items():
@@ -415,7 +423,7 @@ def _lines(
     return [
         line
         for line in lines.values()
-        if line.version.state == VersionState.ACTIVE or set(line.states) - {ClipState.READY.value}
+        if line.version.state in RENDERED_STATES or set(line.states) - {ClipState.READY.value}
     ]
 
 
@@ -462,7 +470,7 @@ def _coverage(
         of_anybody = dict(cursor.fetchall())
     covered = []
     for version in versions:
-        if version.state != VersionState.ACTIVE:
+        if version.state not in RENDERED_STATES:
             continue
         cells: list[Cell | None] = []
         for category in Category:

@@ -7,6 +7,7 @@ notices and throws its work away.
 
 import hashlib
 import logging
+import math
 import os
 import platform
 import re
@@ -14,7 +15,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path, PurePath
@@ -44,19 +45,20 @@ from generation.encoding import (
     write_master,
 )
 from generation.models import (
+    RENDERED_STATES,
     Clip,
     ClipState,
     Prompt,
     PromptSet,
     Stratum,
     Version,
-    VersionState,
 )
 from generation.scratch import scratch_folder
 
 log = logging.getLogger(__name__)
 # A master made elsewhere may be called anything; its row has room for a name of this kind.
 SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
+SIGNAL_SECONDS = 2.0  # in which a signal that a render takes too long has come, if it comes
 
 
 class LeaseLost(Exception):
@@ -85,34 +87,45 @@ def request_of(prompt: Prompt, category: str, seed: int) -> Request:
     return Request(prompt.text, prompt.conditions, Category(category).audio, seed, image)
 
 
+def prompts_of(prompt_set: PromptSet, category: Category) -> QuerySet[Prompt]:
+    """Those of the set that are for the category, in the set's order."""
+    return prompt_set.prompts.filter(
+        sounds__contains=[category.sound], image__isnull=category.task == "t2v"
+    ).order_by("entries__position")
+
+
 def queue_clips(
     category: Category,
     prompt_set: PromptSet,
     versions: Iterable[Version] | None = None,
     limit: int | None = None,
+    order: Sequence[tuple[int, int]] | None = None,
 ) -> Queued:
     """Ask for every clip of a category that is missing, in prompt order.
 
-    Only active versions that can make this category take part; what a backend could never render
-    is refused here, in words, rather than queued to fail. `limit` counts prompts.
+    Only versions that are active or on trial and can make this category take part; what a backend
+    could never render is refused here, in words, rather than queued to fail. `limit` counts
+    prompts. `order` lists prompts and seed slots, when only these are wanted and in another order;
+    what waits already is put into it.
     """
     queued = Queued()
     if versions is not None:
         asked, versions = list(versions), []
         for version in asked:
-            if version.state != VersionState.ACTIVE:
-                queued.refused.append(f"{version.slug} is {version.state}: activate it first.")
+            if version.state not in RENDERED_STATES:
+                queued.refused.append(
+                    f"{version.slug} is {version.state}: activate it or put it on trial first."
+                )
             elif category.value not in version.categories:
                 queued.refused.append(f"{version.slug} does not make {category.value}.")
             else:
                 versions.append(version)
     else:
         versions = Version.objects.filter(
-            state=VersionState.ACTIVE, categories__contains=[category.value]
+            state__in=RENDERED_STATES, categories__contains=[category.value]
         ).order_by("pk")  # as listed in the catalogue
-    prompts = prompt_set.prompts.filter(
-        sounds__contains=[category.sound], image__isnull=category.task == "t2v"
-    ).order_by("entries__position")
+    prompts = prompts_of(prompt_set, category)
+    ranks = None if order is None else {place: rank for rank, place in enumerate(order)}
     chosen, clips = list(versions), []
     for position, prompt in enumerate(prompts.select_related("image")[:limit]):
         request = request_of(prompt, category, seed_of(prompt, 0))
@@ -133,16 +146,28 @@ def queue_clips(
                     category=category.value,
                     seed_slot=slot,
                     seed=seed_of(prompt, slot),
-                    priority=position,
+                    priority=position if ranks is None else ranks[prompt.pk, slot],
                 )
                 for slot in range(prompt_set.seed_slots)
+                if ranks is None or (prompt.pk, slot) in ranks
             ]
     wanted = Q(category=category.value, version__in=chosen)
     before = Clip.objects.filter(wanted).count()
     Clip.objects.bulk_create(clips, ignore_conflicts=True, batch_size=500)
+    if order is not None:
+        _put_in_order(wanted, order)
     queued.added = Clip.objects.filter(wanted).count() - before
     queued.existing = len(clips) - queued.added
     return queued
+
+
+def _put_in_order(wanted: Q, order: Sequence[tuple[int, int]]) -> None:
+    ranks = {place: rank for rank, place in enumerate(order)}
+    waiting = list(Clip.objects.filter(wanted, state=ClipState.WAITING).select_for_update())
+    waiting = [clip for clip in waiting if (clip.prompt_id, clip.seed_slot) in ranks]
+    for clip in waiting:
+        clip.priority = ranks[clip.prompt_id, clip.seed_slot]
+    Clip.objects.bulk_update(waiting, ["priority"], batch_size=500)
 
 
 CLAIMABLE = """
@@ -176,7 +201,8 @@ CLAIM = f"""
             SELECT version.id || '/' || split_part(clip.category, '-', 1) AS name
         ) place
         CROSS JOIN LATERAL (SELECT place.name = ANY(%(warm)s::text[]) AS warm) model
-        WHERE version.state = 'active' AND version.backend = ANY(%(backends)s) AND {CLAIMABLE}
+        WHERE version.state = ANY(%(states)s) AND version.backend = ANY(%(backends)s)
+          AND {CLAIMABLE}
         ORDER BY
             model.warm = %(in_turn)s DESC,
             CASE WHEN NOT model.warm THEN array_position(%(served)s::text[], place.name) END
@@ -208,6 +234,7 @@ def claim(worker: str) -> Clip | None:
                 "worker": worker,
                 "lease": settings.RENDER_LEASE_SECONDS,
                 "attempts": settings.RENDER_ATTEMPTS,
+                "states": list(RENDERED_STATES),
                 "backends": list(RENDERED_HERE),
                 "categories": Category.values,
                 "warm": WARM.warm,
@@ -241,7 +268,7 @@ def claimable() -> int:
         Q(lease_expires_at=None) | Q(lease_expires_at__lt=Now()),
         state__in=(ClipState.WAITING, ClipState.RENDERING),
         attempts__lt=settings.RENDER_ATTEMPTS,
-        version__state=VersionState.ACTIVE,
+        version__state__in=RENDERED_STATES,
         version__backend__in=RENDERED_HERE,
     ).count()
 
@@ -249,8 +276,9 @@ def claimable() -> int:
 class Heartbeat:
     """Extends the lease from a thread of its own, and carries the step that is being rendered."""
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, clip: Clip, seconds_at_most: float = math.inf) -> None:
         self.clip = clip
+        self.seconds_at_most = seconds_at_most
         self.lost = False
         self.progress = (0, 0)
         self._started = time.monotonic()
@@ -270,10 +298,16 @@ class Heartbeat:
         return time.monotonic() - self._started
 
     def step(self, step: int, steps: int) -> None:
-        """Called by the backend; stops a render whose lease is gone."""
+        """Called by the backend; stops a render whose lease is gone, or whose time is up.
+
+        Celery raises SoftTimeLimitExceeded wherever the process is, once. Python drops what is
+        raised inside a destructor, so a later step raises it again.
+        """
         self.progress = (step, steps)
         if self.lost:
             raise LeaseLost(f"clip {self.clip.pk} was taken over or cancelled")
+        if self.seconds > self.seconds_at_most + SIGNAL_SECONDS:
+            raise SoftTimeLimitExceeded
 
     def _beat(self) -> None:
         lease = settings.RENDER_LEASE_SECONDS
@@ -349,13 +383,13 @@ def cancel(clips: QuerySet[Clip], by: str) -> int:
     )
 
 
-def render_claimed(clip: Clip) -> bool:
+def render_claimed(clip: Clip, seconds_at_most: float = math.inf) -> bool:
     """Render, encode and publish a claimed clip. True when it is ready afterwards.
 
     A failure is kept in words on the clip: for good if the backend says that it can't, or if it
     takes too long, to be tried again up to the cap otherwise.
     """
-    heartbeat = Heartbeat(clip)
+    heartbeat = Heartbeat(clip, seconds_at_most)
     try:
         with heartbeat, scratch_folder(f"{clip.pk}-{clip.fence}") as folder:
             _render_into(clip, heartbeat, folder)

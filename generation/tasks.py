@@ -48,7 +48,8 @@ def render_waiting(self: Any) -> bool:
     clip = claim(self.request.hostname or socket.gethostname())
     if clip is None:
         return False
-    ready = render_claimed(clip)
+    _, limit = self.request.timelimit or (None, None)
+    ready = render_claimed(clip, limit or self.soft_time_limit)
     render_waiting.apply_async(**WAKE_UP)
     return ready
 

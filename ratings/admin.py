@@ -1,11 +1,12 @@
-"""Leaderboards as they were stored, for operators to look back at."""
+"""Leaderboards as they were stored, keys of the API, and verdicts on their way to webhooks."""
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import F, QuerySet
+from django.db.models.functions import Now
 from django.http import HttpRequest
 
 from generation.admin import ReadOnlyAdmin, ReadOnlyInline
-from ratings.models import Leaderboard, Standing
+from ratings.models import ApiToken, Delivery, Leaderboard, Standing
 
 
 def points(elo: float | None) -> str:
@@ -64,3 +65,44 @@ class LeaderboardAdmin(ReadOnlyAdmin):
     @admin.display(description="leaderboard", ordering="pk")
     def number(self, board: Leaderboard) -> str:
         return f"{board.pk}"
+
+
+@admin.register(ApiToken)
+class ApiTokenAdmin(ReadOnlyAdmin):
+    list_display = ("name", "created_at", "used_at", "revoked")
+    list_filter = ("revoked",)
+    actions = ("revoke",)
+
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("ratings.change_apitoken")
+
+    @admin.action(description="Revoke: not good any more, for ever", permissions=["revoke"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
+        count = queryset.filter(revoked=False).update(revoked=True)
+        self.message_user(request, f"{count} revoked.", messages.SUCCESS)
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(ReadOnlyAdmin):
+    list_display = ("experiment", "verdict", "attempts", "due_at", "delivered_at", "error")
+    list_select_related = ("assessment__experiment",)
+    ordering = (F("due_at").asc(nulls_last=True), "-delivered_at")
+    readonly_fields = ("id",)
+    actions = ("send_again",)
+
+    def has_send_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("ratings.change_delivery")
+
+    @admin.display(description="experiment")
+    def experiment(self, delivery: Delivery) -> str:
+        return str(delivery.assessment.experiment)
+
+    @admin.display(description="verdict")
+    def verdict(self, delivery: Delivery) -> str:
+        return delivery.assessment.verdict or "taken back"
+
+    @admin.action(description="Send now, from the first attempt on", permissions=["send"])
+    def send_again(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
+        waiting = queryset.filter(delivered_at=None)
+        count = waiting.update(due_at=Now(), attempts=0)
+        self.message_user(request, f"{count} will be sent within seconds.", messages.SUCCESS)

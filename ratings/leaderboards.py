@@ -21,7 +21,7 @@ from arena.ledger import LEDGER_LOCK
 from arena.models import Choice, Exclusion, Kind, PairNeed, Vote
 from generation.categories import Category
 from ratings.ledger_copy import CHOICES, voter_labels, votes_of
-from ratings.models import Leaderboard, Robustness, Standing
+from ratings.models import Assessment, Leaderboard, Robustness, Standing
 from ratings.stats import (
     DEFAULT_PRIOR,
     Comparisons,
@@ -330,11 +330,11 @@ def is_behind(board: Leaderboard | None, end: LedgerEnd) -> bool:
     return is_of_another_ledger(board, end) or board.method != METHOD or board.settings != SETTINGS
 
 
-def is_of_another_ledger(made: Leaderboard | Robustness, end: LedgerEnd) -> bool:
+def is_of_another_ledger(made: Leaderboard | Robustness | Assessment, end: LedgerEnd) -> bool:
     return end != LedgerEnd(made.last_vote_id, made.last_exclusion_id, made.simulated_counted)
 
 
-def is_resting(made: Leaderboard | Robustness | None) -> bool:
+def is_resting(made: Leaderboard | Robustness | Assessment | None) -> bool:
     """Whether what took long to make is too young to be made again."""
     if made is None or made.seconds * REST < WAKE_EVERY:
         return False

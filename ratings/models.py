@@ -142,6 +142,9 @@ class ApiToken(models.Model):
     used_at = models.DateTimeField(null=True, editable=False)
     revoked = models.BooleanField(default=False)
 
+    class Meta:
+        verbose_name = "API key"
+
     def __str__(self) -> str:
         return self.name
 
@@ -154,6 +157,8 @@ class Delivery(models.Model):
     attempts = models.PositiveIntegerField(default=0)
     due_at = models.DateTimeField(null=True, help_text="Empty when it arrived or was given up.")
     delivered_at = models.DateTimeField(null=True)
+    body = models.TextField(blank=True, help_text="As sent, each time the same.")
+    answer = models.TextField(blank=True, help_text="The last one, shortened.")
     error = models.TextField(blank=True)
 
     class Meta:

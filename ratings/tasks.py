@@ -11,9 +11,11 @@ from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from generation.categories import Category
+from ratings.experiments import assess_if_behind, changed_experiments
 from ratings.leaderboards import refit_if_behind
 from ratings.models import Leaderboard, Robustness
 from ratings.robustness import scrutinise_if_due
+from ratings.webhooks import SECONDS_AT_MOST, send_due
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,25 @@ def _each_category(make: Callable[[Category], object | None]) -> list[str]:
                 done.append(category.value)
         except Exception:
             log.exception("%s could not be rated", category)
+    return done
+
+
+@shared_task(soft_time_limit=SECONDS_AT_MOST)
+def send_verdicts() -> int:
+    """Send the verdicts that are due to the experiments' webhooks; returns how many arrived."""
+    return send_due()
+
+
+@shared_task
+def assess_changed() -> list[str]:
+    """Judge the experiments that have new votes, exclusions or defects; returns their ids."""
+    done = []
+    for experiment in changed_experiments():
+        try:
+            if assess_if_behind(experiment) is not None:
+                done.append(str(experiment.pk))
+        except Exception:
+            log.exception("The experiment %s could not be judged", experiment.pk)
     return done
 
 

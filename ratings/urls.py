@@ -1,8 +1,12 @@
 """Addresses of the leaderboards."""
 
+from django.contrib import admin
 from django.urls import path
 
-from ratings import views
+from ratings import experiment_pages, views
+from ratings.api import api
+
+staff = admin.site.admin_view  # leads to the login
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -19,4 +23,25 @@ urlpatterns = [
     path("models/", views.models_page, name="models"),
     path("models/<str:slug>/", views.model_page, name="model"),
     path("methodology/", views.methodology, name="methodology"),
+    path("experiments/", staff(experiment_pages.experiments), name="experiments"),
+    path("experiments/new/", staff(experiment_pages.new_experiment), name="new_experiment"),
+    path(
+        "experiments/<uuid:experiment_id>/", staff(experiment_pages.experiment), name="experiment"
+    ),
+    path(
+        "experiments/<uuid:experiment_id>/exclude/",
+        staff(experiment_pages.exclude_voter),
+        name="exclude_voter",
+    ),
+    path(
+        "experiments/<uuid:experiment_id>/cancel/",
+        staff(experiment_pages.cancel_experiment),
+        name="cancel_experiment",
+    ),
+    path(
+        "experiments/<uuid:experiment_id>/snapshot.jsonl.gz",
+        staff(experiment_pages.snapshot_file),
+        name="experiment_snapshot",
+    ),
+    path("api/", api.urls),
 ]

@@ -17,6 +17,7 @@ from generation.models import Clip, ClipState, Model, Stratum, Version, VersionS
 from generation.progress import Speed, speeds
 from ratings import robustness_page
 from ratings.leaderboards import NEW_BELOW, newest_board
+from ratings.lineage import Lineage, lineage_page, read_lineage, usual_since
 from ratings.models import Leaderboard, Standing
 from ratings.robustness import newest_findings, newest_slices
 
@@ -321,47 +322,77 @@ def models_page(request: HttpRequest) -> HttpResponse:
 
 
 def _public(version: Version) -> bool:
-    return not version.disguised and version.state != VersionState.DRAFT
+    hidden = (VersionState.DRAFT, VersionState.TRIAL)
+    return not version.disguised and version.state not in hidden
 
 
 @require_safe
 def model_page(request: HttpRequest, slug: str) -> HttpResponse:
     model = get_object_or_404(Model, slug=slug)
-    versions = [v for v in model.versions.select_related("parent") if _public(v)]
+    staff = request.user.is_staff
+    versions = [v for v in model.versions.select_related("model", "parent") if _shown_to(staff, v)]
     if not versions:  # a model whose versions all compete under codenames has no page yet
         raise Http404(f"There is no model {slug}.")
-    clips = Clip.objects.filter(version__in=versions)
-    known, far = speeds(clips), far_versions(clips)
-    ready = dict(
-        clips.filter(state=ClipState.READY).values_list("version_id").annotate(count=Count("pk"))
-    )
-    boards = latest_boards(list(Category))
-    context = {
-        "model": {
-            "name": model.name,
-            "lab": model.lab,
-            "weights": model.weights,
-            "licence": model.licence,
-            "released_on": model.released_on,
-            "links": model.links,
-            "in_house": model.in_house,
-            "description": model.description,
-        },
-        "versions": [
-            {
-                **_version_facts(version, boards),
-                "clips_ready": ready.get(version.pk, 0),
-                "far": version.pk in far,
-                "seconds_per_clip": known[version.pk].seconds if version.pk in known else None,
-                "hardware": known[version.pk].hardware if version.pk in known else "",
-            }
-            for version in versions
-        ],
-    }
+    known, boards = speeds(Clip.objects.filter(version__in=versions)), latest_boards(list(Category))
+    context = {"model": _model_facts(model), "versions": _cards(versions, boards, known)}
+    if model.in_house:
+        lineage = read_lineage(versions, boards, with_experiments=staff)
+        context["lineage"] = lineage_page(lineage, known, _since(request, lineage))
     return render(request, "generation/model.html", context)
 
 
-def _version_facts(version: Version, boards: dict[str, Leaderboard]) -> dict[str, Any]:
+def _cards(
+    versions: list[Version], boards: dict[str, Leaderboard], known: dict[int, Speed]
+) -> list[dict[str, Any]]:
+    clips = Clip.objects.filter(version__in=versions)
+    far = far_versions(clips)
+    ready = dict(
+        clips.filter(state=ClipState.READY).values_list("version_id").annotate(count=Count("pk"))
+    )
+    return [
+        {
+            **_version_facts(version, boards, versions),
+            "clips_ready": ready.get(version.pk, 0),
+            "far": version.pk in far,
+            "seconds_per_clip": known[version.pk].seconds if version.pk in known else None,
+            "hardware": known[version.pk].hardware if version.pk in known else "",
+        }
+        for version in versions
+    ]
+
+
+def _shown_to(staff: bool, version: Version) -> bool:
+    """Staff see what is on trial and who competes under which codename."""
+    return version.state != VersionState.DRAFT if staff else _public(version)
+
+
+def _since(request: HttpRequest, lineage: Lineage) -> Version:
+    """The version that the address asks to compare with."""
+    slug = request.GET.get("since")
+    if not slug:
+        return usual_since(lineage.versions)
+    for version in lineage.versions:
+        if version.slug == slug:
+            return version
+    raise Http404(f"This model has no version {slug}.")
+
+
+def _model_facts(model: Model) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "lab": model.lab,
+        "weights": model.weights,
+        "licence": model.licence,
+        "released_on": model.released_on,
+        "links": model.links,
+        "in_house": model.in_house,
+        "description": model.description,
+    }
+
+
+def _version_facts(
+    version: Version, boards: dict[str, Leaderboard], shown: list[Version]
+) -> dict[str, Any]:
     standings = [
         {
             **standing_facts(standing),
@@ -379,8 +410,9 @@ def _version_facts(version: Version, boards: dict[str, Leaderboard]) -> dict[str
         "slug": version.slug,
         "name": version.name,
         "state": version.state,
+        "public": _public(version),
         "codename": version.codename,
-        "parent": version.parent.name if version.parent and _public(version.parent) else "",
+        "parent": version.parent.name if version.parent in shown else "",
         "categories": [Category(c).short for c in version.categories],
         "resolution": f"{version.width}×{version.height}",
         "fps": f"{version.fps:g}",

@@ -61,6 +61,12 @@ def demo() -> Iterator[RunningDemo]:
 
 
 @pytest.fixture(autouse=True)
+def quick_passwords(settings) -> None:
+    """Half a second for each account is for those who guess passwords."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(autouse=True)
 def media(settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Each test has a media folder of its own."""
     folder = tmp_path_factory.mktemp("media")

@@ -293,12 +293,13 @@ class TestVersions:
     ) -> None:
         sharp, tardy = two_versions
         for action, state in (
+            ("put_on_trial", VersionState.TRIAL),
             ("pause", VersionState.PAUSED),
             ("retire", VersionState.RETIRED),
             ("activate", VersionState.ACTIVE),
         ):
             page = act(admin_client, action, sharp)
-            assert f"State set to {state}: Sharp." in page
+            assert f"State set to {state.label.lower()}: Sharp." in page
             assert Version.objects.get(pk=sharp.pk).state == state
             assert Version.objects.get(pk=tardy.pk).state == VersionState.ACTIVE
         assert "None of the chosen versions" in act(admin_client, "activate", sharp, tardy)

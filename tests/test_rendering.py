@@ -21,7 +21,13 @@ from django.utils import timezone
 
 from generation.categories import Category
 from generation.models import Clip, ClipState, Prompt, PromptSet, Version
-from generation.rendering import claim, claimable, queue_clips, render_claimed
+from generation.rendering import (
+    SIGNAL_SECONDS,
+    claim,
+    claimable,
+    queue_clips,
+    render_claimed,
+)
 from generation.tasks import sweep_media
 
 pytestmark = pytest.mark.django_db
@@ -149,6 +155,18 @@ def test_a_failure_is_kept_in_words_and_can_be_tried_again(
     )
     clip.refresh_from_db()
     assert (clip.state, clip.attempts) == (ClipState.WAITING, 0)
+
+
+def test_a_render_that_no_signal_stopped_ends_at_its_next_step(
+    few: PromptSet, make_version: Callable[..., Version]
+) -> None:
+    queue_clips(Category.T2V_SILENT, few, [make_version("slow")], limit=1)
+    clip = claim("test")
+    assert clip is not None
+    assert not render_claimed(clip, seconds_at_most=-SIGNAL_SECONDS)
+    clip.refresh_from_db()
+    assert (clip.state, clip.attempts) == (ClipState.FAILED, 1)
+    assert "It was stopped at step 0 of 1 after 0 s: raise RENDER_SECONDS_AT_MOST" in clip.error
 
 
 def test_an_operator_cancels_a_version_s_clips(

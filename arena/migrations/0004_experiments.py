@@ -81,6 +81,20 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='Half',
+            fields=[
+                ('id', models.BigAutoField(primary_key=True, serialize=False)),
+                ('candidate_left', models.BooleanField()),
+                ('rank', models.PositiveIntegerField(help_text='In the order in which they are drawn.')),
+                ('voted', models.BooleanField(default=False)),
+                ('completes', models.BooleanField(default=False, help_text="The block's other half is voted.")),
+                ('held_until', models.DateTimeField(help_text='A voter has it on the screen.', null=True)),
+            ],
+            options={
+                'verbose_name_plural': 'halves',
+            },
+        ),
+        migrations.CreateModel(
             name='Panel',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -103,6 +117,9 @@ class Migration(migrations.Migration):
                 ('revoked', models.BooleanField(default=False)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
             ],
+            options={
+                'ordering': ('pk',),
+            },
         ),
         migrations.RemoveIndex(
             model_name='vote',
@@ -174,6 +191,16 @@ class Migration(migrations.Migration):
             field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='blocks', to='arena.experiment'),
         ),
         migrations.AddField(
+            model_name='half',
+            name='block',
+            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='halves', to='arena.block'),
+        ),
+        migrations.AddField(
+            model_name='half',
+            name='experiment',
+            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='halves', to='arena.experiment'),
+        ),
+        migrations.AddField(
             model_name='battle',
             name='experiment',
             field=models.ForeignKey(blank=True, help_text='That it is part of, or whose panel it checks.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='battles', to='arena.experiment'),
@@ -229,6 +256,14 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='block',
             constraint=models.UniqueConstraint(fields=('experiment', 'position'), name='block_once'),
+        ),
+        migrations.AddConstraint(
+            model_name='half',
+            constraint=models.UniqueConstraint(fields=('block', 'candidate_left'), name='half_once'),
+        ),
+        migrations.AddIndex(
+            model_name='half',
+            index=models.Index(condition=models.Q(('voted', False)), fields=['experiment', '-completes', 'rank'], name='half_to_draw'),
         ),
         migrations.RunSQL(FORWARD, BACKWARD),
     ]

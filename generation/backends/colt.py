@@ -83,7 +83,7 @@ def render(settings: Mapping[str, Any], request: Request, progress: Progress) ->
     check(settings, request)
     return WARM.within_memory(
         f"Colt from {settings['weights']}",
-        lambda frugal: _make(settings, request, progress),  # it has one way only, a frugal one
+        lambda frugal: _make(settings, request, progress),  # it has no way to take less
         full=torch.OutOfMemoryError,
     )
 

@@ -126,8 +126,7 @@ class Warm:
 
     def clear(self) -> None:
         """Drop all models and give their memory back."""
-        for key in list(self._models):
-            self._drop(key)
+        self._models.clear()
         _collect()
 
     # --- for the worker --------------------------------------------------------------------------

@@ -24,6 +24,9 @@ class Migration(migrations.Migration):
                 ('used_at', models.DateTimeField(editable=False, null=True)),
                 ('revoked', models.BooleanField(default=False)),
             ],
+            options={
+                'verbose_name': 'API key',
+            },
         ),
         migrations.CreateModel(
             name='Assessment',
@@ -58,6 +61,8 @@ class Migration(migrations.Migration):
                 ('attempts', models.PositiveIntegerField(default=0)),
                 ('due_at', models.DateTimeField(help_text='Empty when it arrived or was given up.', null=True)),
                 ('delivered_at', models.DateTimeField(null=True)),
+                ('body', models.TextField(blank=True, help_text='As sent, each time the same.')),
+                ('answer', models.TextField(blank=True, help_text='The last one, shortened.')),
                 ('error', models.TextField(blank=True)),
                 ('assessment', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='delivery', to='ratings.assessment')),
             ],

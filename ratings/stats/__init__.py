@@ -10,7 +10,11 @@ A leaderboard is four calls::
     ranks = rank(ratings, draws)
 
 The other modules look at the same votes in other ways: `sandwich`, `davidson`, `elo`, `covariates`,
-`voters`, `slices`, `influence`, `agreement`, `exploring`.
+`voters`, `slices`, `influence`, `agreement`, `exploring`. An experiment, one version against
+another, is planned and judged by itself::
+
+    expected = plan(Design(margin=25), tie_rate=0.2, voters=40, prompts=120, seed_slots=4)
+    found = assess(Blocks(score, voter, prompt), Design(margin=25))
 """
 
 from ratings.stats.bootstrap import (
@@ -29,6 +33,7 @@ from ratings.stats.bradley_terry import (
     recentred,
 )
 from ratings.stats.comparisons import Comparisons, Outcome, PairCounts
+from ratings.stats.planning import Chances, Plan, plan
 from ratings.stats.ranks import (
     Differences,
     Ranks,
@@ -38,22 +43,30 @@ from ratings.stats.ranks import (
     rank,
     win_rates,
 )
+from ratings.stats.sequential import Assessment, Blocks, Design, assess
 
 __all__ = [
     "DEFAULT_PRIOR",
     "ELO_PER_LOGIT",
     "MEAN_ELO",
+    "Assessment",
+    "Blocks",
+    "Chances",
     "Comparisons",
+    "Design",
     "Differences",
     "NotConverged",
     "Outcome",
     "PairCounts",
+    "Plan",
     "Ranks",
     "Ratings",
     "WinRates",
+    "assess",
     "difference_intervals",
     "fit",
     "percentile_interval",
+    "plan",
     "probability_better",
     "rank",
     "rating_interval",

@@ -157,7 +157,7 @@ def slices(
         noise, crossed, of_category, degrees = _covariances(
             votes, member, scores, ratings, own, known
         )
-        kept, kept_noise, of_pooled, spread[row] = _pool(difference, noise, crossed, of_category)
+        kept, kept_noise, of_pooled, spread[row] = pool(difference, noise, crossed, of_category)
         comparable[row, known] = True
         raw[row, known] = category + difference
         share[row, known] = kept
@@ -249,7 +249,7 @@ def _covariances(
     return noise + np.diag(np.maximum(missing, 0.0)), crossed, of_category, both.degrees
 
 
-def _pool(
+def pool(
     difference: FloatArray, noise: FloatArray, crossed: FloatArray, of_category: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray, float]:
     """Average over `SPREADS` what is kept of the difference between a slice and its category.

@@ -5,11 +5,16 @@
  * @typedef {{ video: string, poster: string }} Clip
  * @typedef {{
  *   id: string, category: string, category_label: string, prompt: string, language: string,
- *   image: string | null, audio: boolean, left: Clip, right: Clip,
+ *   image: string | null, audio: boolean, muted: boolean, left: Clip, right: Clip,
  *   vote_url: string, skip_url: string, width: number, height: number,
  * }} Battle
  * @typedef {{ name: string, lab: string, url: string }} Entrant
- * @typedef {{ choice: Choice, left: Entrant, right: Entrant, my_votes: number }} Reveal
+ * @typedef {{ given: number, quota: number }} Panel
+ * @typedef {{
+ *   choice: Choice, my_votes: number, left?: Entrant, right?: Entrant, panel?: Panel,
+ *   defects_url?: string,
+ * }} Reveal names are there if the pair was the arena's
+ * @typedef {{ side: "left" | "right", what: string, label: string, second: number | null }} Defect
  * @typedef {{ battle: Battle | null, reason: string }} Next
  */
 
@@ -67,6 +72,16 @@ export function castVote(battle, choice, token) {
 /** @param {Battle} battle @param {string} token @returns {Promise<{ skipped: boolean }>} */
 export function skipBattle(battle, token) {
   return post(battle.skip_url, token);
+}
+
+/**
+ * @param {string} url
+ * @param {{ side: string, what: string, second: number }} defect
+ * @param {string} token
+ * @returns {Promise<{ defects: Defect[] }>}
+ */
+export function markDefect(url, { side, what, second }, token) {
+  return post(url, token, [["side", side], ["what", what], ["second", second.toFixed(2)]]);
 }
 
 /** A clip of a battle that was drawn is no longer there. */

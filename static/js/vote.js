@@ -3,7 +3,7 @@
  * and goes on to the next battle, which was loaded meanwhile.
  */
 
-import { castVote, fetchNext, Refused, release, skipBattle } from "./battle.js";
+import { castVote, fetchNext, markDefect, Refused, release, skipBattle } from "./battle.js";
 import { Players } from "./players.js";
 
 /** @typedef {import("./battle.js").Battle} Battle */
@@ -109,6 +109,10 @@ const nameplate = {
   right: /** @type {HTMLElement} */ (find("[data-nameplate=right]")),
 };
 
+/** Only where a panel votes. */
+const defects = /** @type {HTMLElement | null} */ (document.querySelector("[data-defects]"));
+const defectButtons = [...(defects?.querySelectorAll("button") ?? [])];
+
 const players = new Players(find("[data-video=left]"), find("[data-video=right]"));
 const autoAdvance = new Remembered("auto-advance", true);
 const shortcuts = new Remembered("shortcuts", true);
@@ -132,6 +136,7 @@ function enter(next) {
   after.hidden = next !== "revealed";
   trouble.hidden = next !== "troubled";
   skipForm.hidden = next === "revealed";
+  if (defects && next !== "revealed") defects.hidden = true;
 }
 
 /** @param {string} sentence */
@@ -186,6 +191,7 @@ function begin() {
   openVoting(false);
   soundBox.hidden = !battle.audio;
   find("[data-sound-hint]").toggleAttribute("hidden", !battle.audio);
+  find("[data-muted-hint]").toggleAttribute("hidden", !battle.muted);
   hear(battle.audio && sound.value ? "left" : "mute");
   startButton.hidden = !calm.matches;
   if (!calm.matches) void players.play();
@@ -253,17 +259,22 @@ function markChosen(choice) {
 /** @param {Reveal} revealed */
 function reveal(revealed) {
   markChosen(revealed.choice);
-  for (const side of SIDES) fillNameplate(side, revealed[side], revealed.choice === side);
+  const { left, right } = revealed;
+  if (left) fillNameplate("left", left, revealed.choice === "left");
+  if (right) fillNameplate("right", right, revealed.choice === "right");
   for (const counter of document.querySelectorAll("[data-my-votes]")) {
     counter.textContent = String(revealed.my_votes);
   }
-  find("[data-after-words]").textContent = VERDICT[revealed.choice];
+  if (revealed.panel) find("[data-given]").textContent = String(revealed.panel.given);
+  const hidden = `Thank you. Names stay hidden for this pair.${defects ? " What was wrong goes below." : ""}`;
+  const names = left && right
+    ? `Lane 1 was ${left.name} by ${left.lab}, lane 2 was ${right.name} by ${right.lab}.`
+    : hidden;
+  find("[data-after-words]").textContent = `${VERDICT[revealed.choice]}${left ? "" : "."}`;
+  find("[data-after-more]").textContent = left ? "" : hidden;
   enter("revealed");
-  const { left, right } = revealed;
-  announce(
-    `${VERDICT[revealed.choice]}. Lane 1 was ${left.name} by ${left.lab}, ` +
-      `lane 2 was ${right.name} by ${right.lab}.`,
-  );
+  announce(`${VERDICT[revealed.choice]}. ${names}`);
+  if (defects && revealed.defects_url) offerDefects(defects, revealed.defects_url);
   if (autoAdvance.value) startCountdown();
 }
 
@@ -293,6 +304,39 @@ function clearReveal() {
     nameplate[side].hidden = true;
   }
   for (const button of choiceButtons) button.classList.remove("sent");
+}
+
+/** @param {HTMLElement} box @param {string} url */
+function offerDefects(box, url) {
+  box.hidden = false;
+  showDefects([]);
+  for (const button of defectButtons) {
+    button.hidden = !battle?.audio && ["audio", "lip_sync"].includes(button.dataset.what ?? "");
+    button.onclick = async () => {
+      stopCountdown(); // whoever marks one may mark more
+      const { side = "", what = "" } = button.dataset;
+      const trouble = find("[data-defects-trouble]");
+      try {
+        const marked = await markDefect(url, { side, what, second: players.position }, csrfToken);
+        trouble.toggleAttribute("hidden", true);
+        if (!box.hidden) showDefects(marked.defects);
+      } catch (error) {
+        trouble.textContent = /** @type {Error} */ (error).message;
+        trouble.toggleAttribute("hidden", false);
+      }
+    };
+  }
+}
+
+/** @param {import("./battle.js").Defect[]} marked */
+function showDefects(marked) {
+  for (const button of defectButtons) {
+    const { side, what } = button.dataset;
+    const defect = marked.find((one) => one.side === side && one.what === what);
+    button.setAttribute("aria-pressed", String(Boolean(defect)));
+    const at = /** @type {HTMLElement} */ (button.querySelector("[data-at]"));
+    at.textContent = defect?.second == null ? "" : `${defect.second.toFixed(1)} s`;
+  }
 }
 
 async function skip() {
@@ -489,6 +533,7 @@ for (const side of SIDES) {
   holdCountdownOver(nameplate[side]);
 }
 holdCountdownOver(after);
+if (defects) holdCountdownOver(defects);
 
 // A control clicked with the pointer gives the keyboard back to the shortcuts.
 find("[data-transport]").addEventListener("pointerup", () => {

@@ -49,6 +49,29 @@ def page(context: BrowserContext) -> Iterator[Page]:
     assert problems == []
 
 
+A_PANEL = """
+from arena.experiments import Proposal, start
+from arena.models import Panel
+from arena.panels import make_seats
+from generation.models import Clip, PromptSet, PromptSetEntry, Version
+panel = Panel.objects.create(slug="walk", name="The walk", quota=2, instructions="Look twice.")
+few = PromptSet.objects.create(slug="walk", name="The walk", digest="0")
+one, two = Version.objects.filter(slug__in=("scenes-reference", "scenes-faded"))
+ready = Clip.objects.filter(version=one, category="t2v-silent", state="ready")
+for position, prompt in enumerate(ready.order_by("priority").values_list("prompt", flat=True)):
+    PromptSetEntry.objects.create(prompt_set=few, prompt_id=prompt, position=position)
+start(Proposal("The walk", one, two, "t2v-silent", few, max_votes=60, panels=(panel,)))
+print(*[seat.token for seat in make_seats(panel, 2)])
+"""
+
+
+@pytest.fixture(scope="module")
+def seats(demo: RunningDemo) -> list[str]:
+    """Tokens of a panel's seats, whose experiment is about clips that are there already."""
+    demo.wait_for_all_clips()
+    return demo.manage("shell", "--no-imports", "-c", A_PANEL).split()[-2:]
+
+
 def state(page: Page, name: str) -> None:
     expect(page.locator("[data-arena]")).to_have_attribute("data-state", name, timeout=60_000)
 
@@ -181,3 +204,30 @@ def test_an_empty_page_finds_new_clips_by_itself(demo: RunningDemo, page: Page) 
         "--version-slug", "scenes-reference", "scenes-stutter",
     )  # fmt: skip
     ready_to_vote(page)
+
+
+def test_a_panel_member_judges_and_marks_a_defect(
+    demo: RunningDemo, page: Page, seats: list[str]
+) -> None:
+    page.goto(f"{demo.site}/panel/{seats.pop()}/")
+    assert fits(page)
+    expect(page.locator("main")).to_contain_text("Look twice.")
+    page.get_by_role("link", name="Begin").click()
+    ready_to_vote(page)
+    page.keyboard.press("ArrowLeft")
+    state(page, "revealed")
+    expect(page.locator("[data-after-more]")).to_contain_text("Names stay hidden")
+    expect(page.locator("[data-nameplate=left]")).to_be_hidden()
+    page.locator("[data-defects] [data-side=right][data-what=flicker]").click()
+    marked = page.locator("[data-defects] [aria-pressed=true]")
+    expect(marked).to_have_text(re.compile(r"Flicker \d\.\d s"))
+    assert fits(page)
+    page.keyboard.press("n")
+    ready_to_vote(page)
+    expect(page.locator("[data-given]")).to_have_text("1")
+    expect(page.locator("[data-defects]")).to_be_hidden()
+    page.keyboard.press("t")
+    state(page, "revealed")
+    page.keyboard.press("n")
+    state(page, "empty")
+    expect(page.locator("[data-empty-reason]")).to_contain_text("Thank you")

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from generation.categories import Category
 from generation.models import Clip, ClipState, PromptSet, Version, Worker
 from generation.rendering import queue_clips
 from generation.tasks import render_waiting
+from generation.workers import report
 from tests.demo import PATIENCE
 from tests.faults import worker as faults
 from tests.faults.worker import until
@@ -81,12 +83,21 @@ def state(clip: Clip) -> str:
     return clip.state
 
 
-def wake(soft: float, hard: float) -> None:
-    """Wake a worker up for one clip under limits of its own, in seconds.
+def warm_up(worker: faults.Worker, queue: Callable[..., Clip]) -> None:
+    """One clip, so that the libraries and the model are loaded; then the worker is idle.
 
-    Those of the settings hold otherwise: a process that is new to the libraries may take long over
-    its first clip when the machine is busy.
+    Its queue is empty then: what it takes next comes with the limits of `wake`. Of two messages
+    the second comes after the one that a worker sends to itself at the end of a clip.
     """
+    clip = queue("before", steps=2)
+    until("a clip before", lambda: state(clip) == ClipState.READY, wake=True)
+    for _ in range(2):
+        sent = render_waiting.delay().id
+        until("an idle worker", lambda sent=sent: f"[{sent}] succeeded" in worker.all_said())
+
+
+def wake(soft: float, hard: float) -> None:
+    """Wake an idle worker up for one clip under limits of its own, in seconds."""
     assert (render_waiting.soft_time_limit, render_waiting.time_limit) == (3600, 3660)
     render_waiting.apply_async(soft_time_limit=soft, time_limit=hard)
 
@@ -96,7 +107,20 @@ def in_its_steps(clip: Clip) -> bool:
 
 
 def loads(worker: faults.Worker) -> int:
-    return worker.log.read_text(errors="replace").count("loading a model")
+    return worker.all_said().count("loading a model")
+
+
+def test_an_idle_worker_reports_itself(
+    worker: faults.Worker, queue: Callable[..., Clip], admin_client: Client
+) -> None:
+    until("a report", lambda: Worker.objects.exists())
+    reported = Worker.objects.get()
+    assert reported.name.startswith("gpu@")
+    assert reported.hardware
+    queue("quick", steps=1)  # the page says nothing of workers while no clip was ever asked for
+    page = admin_client.get("/admin/progress/").text
+    assert reported.name in page
+    assert "<strong>1</strong> worker alive" in page
 
 
 def test_a_clip_carries_what_it_took(worker: faults.Worker, queue: Callable[..., Clip]) -> None:
@@ -110,28 +134,13 @@ def test_a_clip_carries_what_it_took(worker: faults.Worker, queue: Callable[...,
     assert (clip.gpu_seconds, clip.gpu_peak_bytes) == (None, None)  # there is no GPU here
 
 
-def test_an_idle_worker_reports_itself(
-    worker: faults.Worker, queue: Callable[..., Clip], admin_client: Client
-) -> None:
-    worker.kill_child()  # a new process reports at once
-    until("a report", lambda: Worker.objects.exists())
-    report = Worker.objects.get()
-    assert report.name.startswith("gpu@")
-    assert report.hardware
-    queue("quick", steps=1)  # the page says nothing of workers while no clip was ever asked for
-    page = admin_client.get("/admin/progress/").text
-    assert report.name in page
-    assert "<strong>1</strong> worker alive" in page
-
-
 def test_what_takes_too_long_fails_in_words_and_its_model_stays(
     worker: faults.Worker, queue: Callable[..., Clip]
 ) -> None:
-    before = queue("quick", steps=2)
-    until("a clip before", lambda: state(before) == ClipState.READY, wake=True)
+    warm_up(worker, queue)
     child, loaded = worker.child(), loads(worker)
     endless = queue("endless", steps=FOREVER)
-    wake(soft=10, hard=PATIENCE)
+    wake(soft=3, hard=PATIENCE)
     until("the limit", lambda: state(endless) == ClipState.FAILED)
     assert endless.attempts == 1
     said = rf"stopped at step \d+ of {FOREVER} after \d+ s: raise RENDER_SECONDS_AT_MOST"
@@ -146,8 +155,9 @@ def test_what_takes_too_long_fails_in_words_and_its_model_stays(
 def test_a_process_that_does_not_stop_is_killed_and_its_clip_made_by_another(
     worker: faults.Worker, queue: Callable[..., Clip]
 ) -> None:
-    clip = queue("stuck", steps=500)
-    wake(soft=15, hard=17)
+    warm_up(worker, queue)
+    clip = queue("stuck", steps=300)
+    wake(soft=5, hard=6)
     until("a step", lambda: in_its_steps(clip))
     child = worker.child()
     os.kill(child, signal.SIGSTOP)  # it hangs, whatever is asked of it
@@ -186,7 +196,7 @@ def test_an_operator_cancels_what_waits_and_what_runs(
 
 
 def test_a_worker_that_ended_in_peace_is_no_longer_listed(worker: faults.Worker) -> None:
-    until("a report", lambda: Worker.objects.exists())
+    report(f"gpu@{socket.gethostname()}")  # what it says itself every 10 s
     worker.process.send_signal(signal.SIGTERM)
     worker.process.wait(timeout=60)
     assert not Worker.objects.exists()

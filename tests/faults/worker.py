@@ -81,8 +81,11 @@ class Worker:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def all_said(self) -> str:
+        return self.log.read_text(errors="replace")
+
     def said(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
+        return "\n".join(self.all_said().splitlines()[-40:])
 
 
 def state_of(pid: int) -> tuple[str, int]:

@@ -16,7 +16,7 @@ from ratings.stats import Comparisons, PairCounts, fit
 from ratings.stats.bradley_terry import ELO_PER_LOGIT
 from ratings.stats.comparisons import BoolArray, FloatArray
 from ratings.stats.sandwich import sandwich
-from ratings.stats.slices import Slices, _pool, slices
+from ratings.stats.slices import Slices, pool, slices
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -159,7 +159,7 @@ def test_pooling_is_the_integral_over_the_unknown_spread() -> None:
     """
     difference, variance = np.array([40.0, -40.0]), np.array([900.0, 400.0])
     of_category, crossed = np.diag([100.0, 80.0]), np.diag([5.0, -4.0])
-    kept, kept_noise, covariance, spread = _pool(
+    kept, kept_noise, covariance, spread = pool(
         difference, np.diag(variance), crossed, of_category
     )
 

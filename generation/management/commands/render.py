@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from generation.categories import Category
-from generation.models import Clip, ClipState, PromptSet, Version, VersionState
+from generation.models import RENDERED_STATES, Clip, ClipState, PromptSet, Version
 from generation.rendering import queue_clips
 from generation.tasks import wake_workers
 
@@ -47,7 +47,7 @@ class Command(BaseCommand):
             if len(queued.refused) > 5:
                 self.stdout.write(f"  … and {len(queued.refused) - 5} more.")
         clips = Clip.objects.filter(
-            category__in=categories, prompt__sets=prompt_set, version__state=VersionState.ACTIVE
+            category__in=categories, prompt__sets=prompt_set, version__state__in=RENDERED_STATES
         )
         if options["retry_failed"]:
             again = clips.filter(state=ClipState.FAILED).update(

@@ -1,6 +1,7 @@
 """The headline of one small data set, as it was when the methods were checked.
 
-The votes stand in `headline.csv`, their ratings, intervals and ranks in `headline.json`. After a
+The votes stand in `headline.csv`, their ratings, intervals and ranks in `headline.json`; the blocks
+of one experiment in `experiment.csv`, what is made of them in `experiment.json`. After a
 change that is meant to move the numbers, write them anew and read the difference::
 
     python -m tests.stats.golden
@@ -12,9 +13,12 @@ from typing import Any
 import numpy as np
 
 from ratings.stats import Comparisons, fit, rank, rating_interval, two_way_bootstrap
+from ratings.stats.sequential import Blocks, Design, assess
 
 VOTES = Path(__file__).parent / "headline.csv"
 HEADLINE = Path(__file__).parent / "headline.json"
+BLOCKS = Path(__file__).parent / "experiment.csv"
+EXPERIMENT = Path(__file__).parent / "experiment.json"
 N_VERSIONS = 7  # the last of which nobody saw
 SEED = 20
 
@@ -42,6 +46,26 @@ def headline() -> dict[str, Any]:
         "rank_high": ranks.high.tolist(),
         "tie_group": ranks.tie_group.tolist(),
     }
+
+
+def golden_blocks() -> Blocks:
+    """Read the blocks: 500 of 14 voters on 40 prompts, after which it has regressed."""
+    columns = np.loadtxt(BLOCKS, delimiter=",", skiprows=1, dtype=np.int64)
+    return Blocks(columns[:, 0], columns[:, 1:3], columns[:, 3])
+
+
+def experiment() -> dict[str, Any]:
+    """What its page shows, to three places; of the trajectories every 50th block."""
+    found = vars(assess(golden_blocks(), Design(margin=25, max_blocks=500)))
+    shown: dict[str, Any] = {}
+    for name, value in found.items():
+        if isinstance(value, np.ndarray) and len(value) > 5:
+            shown |= {f"{name} {at}": round(float(value[at - 1]), 3) for at in range(50, 501, 50)}
+        elif isinstance(value, np.ndarray):
+            shown[name] = value.tolist()
+        else:
+            shown[name] = round(value, 3) if isinstance(value, float) else value
+    return shown
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:

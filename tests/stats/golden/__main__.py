@@ -1,8 +1,16 @@
-"""Write `headline.json` anew."""
+"""Write `headline.json` and `experiment.json` anew."""
 
 import json
+from pathlib import Path
+from typing import Any
 
-from tests.stats.golden import HEADLINE, headline
+from tests.stats.golden import EXPERIMENT, HEADLINE, experiment, headline
 
-rows = (f"  {json.dumps(name)}: {json.dumps(values)}" for name, values in headline().items())
-HEADLINE.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+
+def write(path: Path, figures: dict[str, Any]) -> None:
+    rows = (f"  {json.dumps(name)}: {json.dumps(values)}" for name, values in figures.items())
+    path.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+
+
+write(HEADLINE, headline())
+write(EXPERIMENT, experiment())

@@ -1,0 +1,267 @@
+"""Starts experiments: what speaks against one, what is fixed, which clips are asked for."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.db import transaction
+
+from arena.experiment_pairs import Place, lay_out
+from arena.models import Experiment, ExperimentState, Panel
+from generation.backends import CannotRender
+from generation.catalog import check_clip
+from generation.categories import Category
+from generation.models import RENDERED_STATES, Clip, ClipState, Prompt, PromptSet, Version
+from generation.rendering import prompts_of, queue_clips, request_of, seed_of
+
+# No verdict comes before 30 blocks (ratings/stats/sequential.py): fewer votes could only be
+# inconclusive.
+VOTES_AT_LEAST = 60
+# A margin of 5 Elo takes some 40,000. All blocks are laid out at once, in some seconds.
+VOTES_AT_MOST = 100_000
+CHECK_PROMPTS = 12  # a voter of a hundred pairs meets six degraded clips
+MARGIN_AT_MOST = 400  # Elo: ten wins to one
+
+
+class NotStarted(Exception):
+    """The experiment was refused; each sentence is one reason."""
+
+    def __init__(self, sentences: Sequence[str]) -> None:
+        super().__init__(" ".join(sentences))
+        self.sentences = list(sentences)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What an experiment would fix; see `arena.models.Experiment` for what each number means."""
+
+    name: str
+    candidate: Version
+    baseline: Version
+    category: str
+    prompt_set: PromptSet
+    seed_slots: int = 1
+    margin: float = 25.0
+    alpha: float = 0.05
+    beta: float = 0.05
+    max_votes: int = 3000
+    public_share: float = 0.0
+    muted_share: float = 0.0
+    webhook: str = ""
+    panels: tuple[Panel, ...] = ()
+    created_by: str = ""
+
+    @property
+    def versions(self) -> tuple[Version, Version]:
+        return self.candidate, self.baseline
+
+
+# What makes two experiments one: with the same of all this a second would ask the same question.
+DESIGN = (
+    "candidate", "baseline", "category", "prompt_set", "seed_slots", "margin", "alpha", "beta",
+    "max_votes", "public_share", "muted_share",
+)  # fmt: skip
+
+
+# --- what speaks against it ----------------------------------------------------------------------
+
+
+def objections(proposal: Proposal) -> list[str]:
+    """Why this experiment can't be started, a sentence each; empty if it can."""
+    found = [*_about_numbers(proposal), *_about_voters(proposal)]
+    if proposal.candidate == proposal.baseline:
+        return [*found, f"{proposal.candidate.slug} is on both sides: choose another baseline."]
+    if proposal.category not in Category.values:
+        known = ", ".join(Category.values)
+        return [*found, f"There is no category “{proposal.category}”; there are {known}."]
+    about_versions = [
+        sentence for version in proposal.versions for sentence in _about_version(proposal, version)
+    ]
+    about_prompts = list(_about_prompts(proposal))
+    if about_versions or about_prompts:
+        return [*found, *about_versions, *about_prompts]
+    return [*found, *_about_clips(proposal)]
+
+
+def _about_numbers(proposal: Proposal) -> Iterator[str]:
+    if not 0 < len(proposal.name) <= 120:
+        yield "An experiment needs a name of at most 120 characters."
+    if not 0 < proposal.margin <= MARGIN_AT_MOST:
+        yield (
+            f"The margin is {proposal.margin:g} Elo: give what still counts as no worse, above 0 "
+            f"and at most {MARGIN_AT_MOST}."
+        )
+    for name, value in (("alpha", proposal.alpha), ("beta", proposal.beta)):
+        if not 0 < value < 0.5:
+            yield f"{name.capitalize()} is {value:g}: give a chance above 0 and below 0.5."
+    votes = proposal.max_votes
+    if not VOTES_AT_LEAST <= votes <= VOTES_AT_MOST or votes % 2:
+        yield (
+            f"The most votes are {votes}: give an even number, as each pair is judged twice, from "
+            f"{VOTES_AT_LEAST} to {VOTES_AT_MOST}."
+        )
+    for name, share in (
+        ("public share", proposal.public_share),
+        ("muted share", proposal.muted_share),
+    ):
+        if not 0 <= share <= 1:
+            yield f"The {name} is {share:g}: give a share from 0 to 1."
+
+
+def _about_voters(proposal: Proposal) -> Iterator[str]:
+    if not proposal.panels and not proposal.public_share > 0:
+        yield "Nobody may vote: name a panel, or give the public stream a share."
+    if proposal.webhook:
+        try:
+            parts = urlsplit(proposal.webhook)
+            right = parts.scheme in ("http", "https") and bool(parts.hostname)
+        except ValueError:
+            right = False
+        if not right or len(proposal.webhook) > 500:
+            yield (
+                f"The webhook is “{proposal.webhook[:100]}”: give an address that begins with "
+                "https:// or http://, of at most 500 characters."
+            )
+        elif "@" in parts.netloc:
+            yield "The webhook holds a user name: leave it out, what is sent is signed instead."
+        if not settings.WEBHOOK_SECRET:
+            yield "There is no WEBHOOK_SECRET to sign the webhook with: set it, or leave it out."
+
+
+def _about_version(proposal: Proposal, version: Version) -> Iterator[str]:
+    if version.state not in RENDERED_STATES:
+        yield f"{version.slug} is {version.get_state_display().lower()}: put it on trial first."
+    if proposal.category not in version.categories:
+        yield (
+            f"{version.slug} does not make {proposal.category}; it makes "
+            f"{', '.join(version.categories)}."
+        )
+
+
+def _about_prompts(proposal: Proposal) -> Iterator[str]:
+    prompt_set, slots = proposal.prompt_set, proposal.seed_slots
+    if not prompts_of(prompt_set, Category(proposal.category)).exists():
+        yield f"The prompt set {prompt_set.slug} has no prompt for {proposal.category}."
+    if not 1 <= slots <= prompt_set.seed_slots:
+        yield (
+            f"{slots} clip pairs per prompt are asked for; the prompt set {prompt_set.slug} has "
+            f"1 to {prompt_set.seed_slots}."
+        )
+    if proposal.muted_share > 0 and not Category(proposal.category).audio:
+        yield f"{proposal.category} has no sound to mute: make the muted share 0."
+
+
+def _about_clips(proposal: Proposal) -> Iterator[str]:
+    """Clips that are not there must be such as the version's backend can make."""
+    category = Category(proposal.category)
+    prompts = list(prompts_of(proposal.prompt_set, category).select_related("image"))
+    for version in proposal.versions:
+        ready = _ready(proposal, version)
+        missing = [place for place in _places(proposal, prompts) if place not in ready]
+        if version.backend == "imported":
+            if missing:
+                yield (
+                    f"{version.slug} is made of imported clips and lacks {len(missing)} of "
+                    f"{len(prompts) * proposal.seed_slots}: import them first."
+                )
+            continue
+        wanted = {prompt for prompt, _ in missing}
+        refused = {}
+        for prompt in prompts:
+            if prompt.pk in wanted and (said := _cannot_make(version, category, prompt)):
+                refused[prompt.key] = said
+        if refused:
+            key, said = next(iter(refused.items()))
+            yield (
+                f"{version.slug} can't make {len(refused)} of the {len(prompts)} prompts, such as "
+                f"{key}: {said}"
+            )
+
+
+def _cannot_make(version: Version, category: Category, prompt: Prompt) -> str:
+    try:
+        check_clip(version, category, request_of(prompt, category, seed_of(prompt, 0)))
+    except CannotRender as error:
+        return str(error)
+    return ""
+
+
+def _places(proposal: Proposal, prompts: Sequence[Prompt]) -> list[Place]:
+    """Prompt and seed slot of each clip pair."""
+    return [(prompt.pk, slot) for prompt in prompts for slot in range(proposal.seed_slots)]
+
+
+def _ready(proposal: Proposal, version: Version) -> set[Place]:
+    clips = Clip.objects.filter(
+        version=version,
+        category=proposal.category,
+        prompt__sets=proposal.prompt_set,
+        seed_slot__lt=proposal.seed_slots,
+        state=ClipState.READY,
+    )
+    return set(clips.values_list("prompt_id", "seed_slot"))
+
+
+def clips_missing(proposal: Proposal) -> dict[str, int]:
+    """How many clips of each version must still be made, by its slug."""
+    prompts = list(prompts_of(proposal.prompt_set, Category(proposal.category)))
+    places = set(_places(proposal, prompts))
+    return {v.slug: len(places - _ready(proposal, v)) for v in proposal.versions}
+
+
+# --- starting ------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def start(proposal: Proposal) -> Experiment:
+    """Fix the experiment; NotStarted with sentences if something speaks against it.
+
+    1. Shuffle the clip pairs, by the experiment's id: one that is stopped early must not have seen
+       only the prompts that stand first in the set.
+    2. Ask for the missing clips in that order, the failed ones again.
+    3. Lay out the blocks, and let the panels in.
+    """
+    if sentences := objections(proposal):
+        raise NotStarted(sentences)
+    fixed = {name: getattr(proposal, name) for name in DESIGN}
+    experiment = Experiment.objects.create(
+        name=proposal.name, webhook=proposal.webhook, created_by=proposal.created_by, **fixed
+    )
+    rng = random.Random(experiment.pk.int)
+    category = Category(proposal.category)
+    order = _places(proposal, list(prompts_of(proposal.prompt_set, category)))
+    rng.shuffle(order)
+    made_here = [version for version in proposal.versions if version.backend != "imported"]
+    queued = queue_clips(category, proposal.prompt_set, made_here, order=order)
+    if queued.refused:
+        raise NotStarted(queued.refused)
+    lay_out(experiment, order, rng)
+    experiment.panels.set(proposal.panels)
+    return experiment
+
+
+def check_prompts(experiment: Experiment) -> list[Prompt]:
+    """The prompts on whose clips this experiment's voters are checked: the first that it shows."""
+    chosen: dict[int, Prompt] = {}
+    first = experiment.blocks.filter(position__lt=CHECK_PROMPTS * experiment.seed_slots)
+    for block in first.select_related("prompt__image"):
+        chosen.setdefault(block.prompt_id, block.prompt)
+    return list(chosen.values())[:CHECK_PROMPTS]
+
+
+def same_design(proposal: Proposal) -> Experiment | None:
+    """The newest experiment that asks this very question of these panels, not a cancelled one."""
+    same = Experiment.objects.exclude(state=ExperimentState.CANCELLED).filter(
+        **{name: getattr(proposal, name) for name in DESIGN}
+    )
+    for panel in proposal.panels:
+        same = same.filter(panels=panel)
+    return same.order_by("-created_at").first()
+
+
+def cancel(experiment: Experiment) -> bool:
+    """Ask nobody any more; votes stay. False if it was not running."""
+    running = Experiment.objects.filter(pk=experiment.pk, state=ExperimentState.RUNNING)
+    return running.update(state=ExperimentState.CANCELLED) == 1

@@ -1,0 +1,344 @@
+"""What the page of an experiment shows, in words and in the coordinates of its drawings."""
+
+import math
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from django.utils.dateparse import parse_datetime
+
+from arena.models import Defect, Exclusion, Experiment, ExperimentState, Seat
+from generation.categories import Category
+from generation.models import Prompt
+from generation.progress import spell
+from ratings.experiments import SHORT_ID, TRUE_VALUES
+from ratings.models import Assessment, Delivery, Verdict
+from ratings.stats.sequential import NORMALISED_ELO, elo_of_score
+
+RULES = {
+    "sprt": "the ratio test",
+    "e-process": "the e-process",
+    "votes used up": "all its votes are cast",
+}
+WIDTH, HEIGHT = 600, 160  # of a drawing, in its own units
+LARGEST_FLOAT = 700.0  # e to this power is still a number
+PENTANOMIAL = (
+    "both for the baseline",
+    "one for the baseline, one even",
+    "one each, or both even",
+    "one even, one for the candidate",
+    "both for the candidate",
+)
+DAMAGE = {
+    "frozen": "frozen picture",
+    "noisy": "strong grain",
+    "shuffled": "frames shuffled",
+    "sound shifted": "sound shifted",
+    "sound replaced": "another sound",
+}
+
+
+def usual_elo(normalised: float, counts: list[int]) -> float | None:
+    """About how many Elo points so many normalised ones are, as these blocks' scores spread.
+
+    They are the same where votes are independent and nobody ties. None where nothing spreads.
+    """
+    blocks = np.repeat(np.arange(5) / 4, counts)
+    spread = float(blocks.std()) if blocks.size else 0.0
+    if not spread:
+        return None
+    return float(elo_of_score(0.5 + normalised / NORMALISED_ELO * math.sqrt(2) * spread))
+
+
+def plan_facts(plan: dict[str, Any]) -> dict[str, Any]:
+    """A plan as the planner's page shows it: shares in percent, stretches of time in words."""
+    verdicts = ("pass", "regressed", "inconclusive")
+    return {
+        **plan,
+        "tie_percent": 100 * plan["tie_rate"],
+        "margin_elo": -plan["truths"][TRUE_VALUES.index(1.0)]["elo"],
+        "pairs": plan["clip_pairs"],
+        "rounds": math.ceil(plan["max_blocks"] / plan["clip_pairs"]),
+        "clips": [
+            row | {"time": None if row["seconds"] is None else spell(row["seconds"])}
+            for row in plan["clips"]
+        ],
+        "truths": [
+            row | {f"{name}_percent": 100 * row[name] for name in verdicts}
+            for row in plan["truths"]
+        ],
+    }
+
+
+def status_of(experiment: Experiment, verdict: str) -> dict[str, str]:
+    """The mark and the word of an experiment."""
+    if verdict:
+        return {"mark": verdict, "word": Verdict(verdict).label}
+    state = ExperimentState(experiment.state)
+    return {"mark": "running" if state == ExperimentState.DECIDED else state.value,
+            "word": state.label if state == ExperimentState.CANCELLED else "Running"}  # fmt: skip
+
+
+def rows_of(experiments: list[Experiment]) -> list[dict[str, Any]]:
+    """The list of experiments; one query for where they stand."""
+    newest = (
+        Assessment.objects.filter(experiment__in=experiments)
+        .order_by("experiment_id", "-pk")
+        .distinct("experiment_id")
+        .defer("findings")
+    )
+    made = {each.experiment_id: each for each in newest}
+    return [
+        {
+            "experiment": experiment,
+            "made": made.get(experiment.pk),
+            "category": Category(experiment.category),
+            **status_of(experiment, made[experiment.pk].verdict if experiment.pk in made else ""),
+        }
+        for experiment in experiments
+    ]
+
+
+def page_of(experiment: Experiment, made: Assessment | None) -> dict[str, Any]:
+    """All that the page shows; `made` is the newest assessment, None before there is one."""
+    context: dict[str, Any] = {
+        "experiment": experiment,
+        "category": Category(experiment.category),
+        "made": made,
+        "panels": list(experiment.panels.all()),
+        "public_percent": 100 * experiment.public_share,
+        "muted_percent": 100 * experiment.muted_share,
+        "history": _history(experiment),
+        "deliveries": list(
+            Delivery.objects.filter(assessment__experiment=experiment).order_by("-assessment")
+        ),
+        **status_of(experiment, made.verdict if made else ""),
+    }
+    if made is None:
+        return context
+    found = made.findings
+    answers = found["answers"]
+    ties = (answers["tie"] + answers["both_bad"]) / made.votes if made.votes else 0.0
+    return {
+        **context,
+        "found": found,
+        "sentence": _sentence(experiment, made),
+        "rule": RULES.get(made.rule, ""),
+        "margin_elo": usual_elo(experiment.margin, found["counts"]),
+        "tie_percent": 100 * ties,
+        "votes_left": max(0, experiment.max_votes - made.votes),
+        "vote_percent": min(100.0, 100 * made.votes / experiment.max_votes),
+        "e_value": math.exp(min(made.log_e, LARGEST_FLOAT)),
+        "alarm": 1 / experiment.alpha,
+        "drawings": _drawings(made),
+        "ranges": {
+            "corrected": _range(made.low, made.high),
+            "normalised": _range(found["normalised"]["low"], found["normalised"]["high"]),
+            "plain": _range(found["plain"]["low"], found["plain"]["high"]),
+        },
+        "estimate_bar": _estimate_bar(experiment, made),
+        "pentanomial": _pentanomial(found["counts"]),
+        "trust": _trust(found["trust"]),
+        **_with_words(experiment, made),
+    }
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "unknown" if low is None or high is None else f"{low:.0f} to {high:.0f}"
+
+
+def _sentence(experiment: Experiment, made: Assessment) -> str:
+    candidate, baseline = experiment.candidate.name, experiment.baseline.name
+    if made.verdict == Verdict.PASS:
+        return (
+            f"{candidate} is not worse than {baseline} by the margin of {experiment.margin:g} "
+            "normalised Elo."
+        )
+    if made.verdict == Verdict.REGRESSED:
+        return f"{candidate} is worse than {baseline}."
+    if made.verdict == Verdict.INCONCLUSIVE:
+        return f"The votes do not tell whether {candidate} is worse than {baseline}."
+    if experiment.state == ExperimentState.CANCELLED:
+        return "It was cancelled before there was a verdict."
+    if not made.blocks:
+        return "No clip pair was judged by two voters yet."
+    return f"Whether {candidate} is worse than {baseline} is not decided yet."
+
+
+# --- drawings -------------------------------------------------------------------------------------
+
+
+def _drawings(made: Assessment) -> dict[str, Any] | None:
+    """Both curves over the blocks, and what each is decided at."""
+    found = made.findings
+    curves = found["curves"]
+    if not curves["block"]:
+        return None
+    llr, log_e = curves["llr"], curves["log_e"]
+    last = curves["block"][-1]
+    decided = made.decided_at and round(WIDTH * made.decided_at / last, 1)
+    ratio = _plane([*llr, found["lower"], found["upper"], 0.0])
+    wealth = _plane([*log_e, found["log_alarm"], 0.0])
+    return {
+        "width": WIDTH,
+        "height": HEIGHT,
+        "last": last,
+        "decided": decided,
+        "llr": {
+            "points": _points(curves["block"], llr, ratio),
+            "zero": _y(0.0, ratio),
+            "upper": _y(found["upper"], ratio),
+            "lower": _y(found["lower"], ratio),
+        },
+        "log_e": {
+            "points": _points(curves["block"], log_e, wealth),
+            "zero": _y(0.0, wealth),
+            "alarm": _y(found["log_alarm"], wealth),
+        },
+    }
+
+
+def _plane(values: list[float]) -> tuple[float, float]:
+    """Lowest and highest of what is drawn, with a little room."""
+    low, high = min(values), max(values)
+    room = 0.04 * (high - low)
+    return low - room, high + room
+
+
+def _y(value: float, plane: tuple[float, float]) -> float:
+    low, high = plane
+    return round(HEIGHT * (high - value) / (high - low), 1)
+
+
+def _points(blocks: list[int], values: list[float], plane: tuple[float, float]) -> str:
+    """From nothing at no blocks."""
+    places = zip([0, *blocks], [0.0, *values], strict=True)
+    return " ".join(f"{WIDTH * x / blocks[-1]:.1f},{_y(y, plane)}" for x, y in places)
+
+
+def _estimate_bar(experiment: Experiment, made: Assessment) -> dict[str, Any] | None:
+    """The interval on an axis of Elo points with the margin and zero, in percent of its width."""
+    estimate, low, high = made.estimate, made.low, made.high
+    if estimate is None or low is None or high is None:
+        return None
+    margin = -(usual_elo(experiment.margin, made.findings["counts"]) or 0.0)
+    begin, end = min(low, margin, 0.0) - 10, max(high, 0.0) + 10
+
+    def place(value: float) -> float:
+        return round(100 * (value - begin) / (end - begin), 2)
+
+    names = {"low": low, "high": high, "estimate": estimate, "zero": 0.0, "margin": margin}
+    return {name: place(value) for name, value in names.items()} | {"begin": begin, "end": end}
+
+
+def _pentanomial(counts: list[int]) -> list[dict[str, Any]]:
+    most = max(*counts, 1)
+    return [
+        {"name": name, "count": number, "percent": round(100 * number / most, 1)}
+        for name, number in zip(PENTANOMIAL, counts, strict=True)
+    ]
+
+
+# --- trust, and names for numbers -----------------------------------------------------------------
+
+
+def _percents(found: dict[str, Any]) -> dict[str, Any]:
+    """The same with shares in percent."""
+    shares = ("share", "low", "high", "chance")
+    return found | {
+        name: None if found[name] is None else 100 * found[name] for name in shares if name in found
+    }
+
+
+def _trust(trust: dict[str, Any]) -> dict[str, Any]:
+    shown: dict[str, Any] = {name: _percents(found) for name, found in trust.items()}
+    shown["gold"]["kinds"] = [
+        _percents(kind) | {"name": DAMAGE.get(kind["kind"], kind["kind"])}
+        for kind in trust["gold"]["kinds"]
+    ]
+    doubtful = [name for name, found in trust.items() if found["word"] == "doubtful"]
+    few = [name for name, found in trust.items() if found["word"] == "too few"]
+    return {**shown, "doubtful": doubtful, "few": few}
+
+
+def _with_words(experiment: Experiment, made: Assessment) -> dict[str, Any]:
+    """What the findings tell by numbers alone, with prompts' words and voters' names."""
+    found = made.findings
+    pairs = found["worst"] + [pair for row in found["slices"] for pair in row["pairs"]]
+    marks = found["defects"]["marks"]
+    wanted = {each["prompt"] for each in pairs + marks}
+    words = dict(Prompt.objects.filter(pk__in=wanted).values_list("pk", "text"))
+    for each in pairs + marks:
+        each["words"] = words[each["prompt"]]
+    for mark in marks:
+        mark["label"] = Defect.What(mark["what"]).label
+        of_candidate = mark["whose"] == "candidate"
+        mark["name"] = (experiment.candidate if of_candidate else experiment.baseline).name
+    kinds = [
+        {"label": Defect.What(what).label, **row} for what, row in found["defects"]["kinds"].items()
+    ]
+    tags = [{"tag": tag, **row} for tag, row in found["defects"]["tags"].items()]
+    return {
+        "worst": found["worst"],
+        "slices": found["slices"],
+        "sound": found["sound"] and _sound(found["sound"]),
+        "defects": {"kinds": kinds, "tags": tags, "marks": marks},
+        **_people(found["contributors"]),
+    }
+
+
+def _sound(sound: dict[str, Any]) -> dict[str, Any]:
+    beyond = sound["low"] is not None and not sound["low"] <= 0 <= sound["high"]
+    points = {
+        name: None if sound[name] is None else 100 * sound[name]
+        for name in ("difference", "low", "high")
+    }
+    rows = [row | {"share": 100 * row["share"]} for row in sound["rows"]]
+    return {**points, "rows": rows, "beyond": beyond}
+
+
+def _people(found: dict[str, Any]) -> dict[str, Any]:
+    """The voters with their seats' names, and why those who were taken out were."""
+    rows = found["shown"] + found["excluded"]
+    ids = [row["voter"] for row in rows]
+    seats = dict(Seat.objects.filter(voter__in=ids).values_list("voter", "label"))
+    latest = (
+        Exclusion.objects.filter(voter__in=[row["voter"] for row in found["excluded"]])
+        .order_by("voter_id", "-pk")
+        .distinct("voter_id")
+        .select_related("by")
+    )
+    entries = {entry.voter_id: entry for entry in latest}
+    for row in rows:
+        row["short"] = row["voter"][:SHORT_ID]
+        row["label"] = seats.get(UUID(row["voter"]), "")
+        row["entry"] = entries.get(UUID(row["voter"]))
+        if row.get("residual") is not None:
+            row["residual_percent"] = 100 * row["residual"]
+    return {"contributors": found["shown"], "more": found["more"], "excluded": found["excluded"]}
+
+
+def _history(experiment: Experiment) -> list[dict[str, Any]]:
+    """Every turn of the verdict, newest first, with what took a verdict away."""
+    rows = (
+        Assessment.objects.filter(experiment=experiment)
+        .order_by("pk")
+        .values(
+            "verdict", "rule", "blocks", "votes", "decided_at", "created_at", "findings__turned"
+        )
+    )
+    turns: list[dict[str, Any]] = []
+    verdict = ""
+    for row in rows:
+        if row["verdict"] == verdict:
+            continue
+        verdict = row["verdict"]
+        turned = row["findings__turned"]
+        if turned:
+            turned["word"] = Verdict(turned["from"]).label
+            for entry in turned["because"]:
+                entry["at"] = parse_datetime(entry["at"])
+        word = Verdict(verdict).label if verdict else "Goes on"
+        turns.append({**row, "turned": turned, "word": word, "mark": verdict or "running",
+                      "rule": RULES.get(row["rule"], "")})  # fmt: skip
+    return turns[::-1]

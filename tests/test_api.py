@@ -1,0 +1,319 @@
+"""A pipeline enters a version and starts an experiment over HTTP, with a key and no session."""
+
+import gzip
+import io
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+from django.http import HttpResponse
+from django.test import Client
+from django.utils import timezone
+
+from arena.models import Experiment
+from generation.models import Version, VersionState
+from ratings.experiments import assess
+from ratings.models import ApiToken
+from tests.pipeline import DESIGN, cast, set_scene, start_experiment
+
+pytestmark = pytest.mark.django_db
+VERSION = {
+    "model": "scenes",
+    "slug": "swift-3",
+    "name": "Swift 3",
+    "backend": "scenes",
+    "settings": {"size": 32, "fps": 8},
+    "categories": ["t2v-silent"],
+    "width": 32,
+    "height": 32,
+    "fps": 8,
+    "min_seconds": 1,
+    "max_seconds": 2,
+}
+
+
+def make_key(name: str = "nightly") -> str:
+    out = io.StringIO()
+    call_command("token", name, stdout=out)
+    return out.getvalue().strip()
+
+
+class Pipeline:
+    """What a script does with a key."""
+
+    def __init__(self, key: str) -> None:
+        self.client = Client(enforce_csrf_checks=True, raise_request_exception=False)
+        self.headers = {"Authorization": f"Bearer {key}"}
+
+    def get(self, path: str) -> Any:
+        return self.client.get(path, headers=self.headers)
+
+    def post(self, path: str, body: Any) -> Any:
+        body = body if isinstance(body, str) else json.dumps(body)
+        return self.client.post(path, body, content_type="application/json", headers=self.headers)
+
+
+@pytest.fixture
+def pipeline(db: None) -> Pipeline:
+    return Pipeline(make_key())
+
+
+@pytest.fixture
+def versions(make_version: Callable[..., Version]) -> tuple[Version, Version]:
+    return set_scene(make_version)
+
+
+def error_of(response: HttpResponse) -> str:
+    said = json.loads(response.content)
+    assert list(said) == ["error"]
+    return str(said["error"])
+
+
+class TestKeys:
+    def test_only_the_hash_is_kept(self) -> None:
+        key = make_key()
+        row = ApiToken.objects.get()
+        assert key not in {row.digest, row.name}
+        assert len(row.digest) == 64
+        with pytest.raises(CommandError, match="There is a key “nightly”"):
+            make_key()
+
+    @pytest.mark.parametrize("header", [None, "Bearer ", "Bearer wrong", "Basic eDp5", "Bearer é"])
+    def test_without_a_good_one_nothing_is_answered(self, client: Client, header: str) -> None:
+        make_key()
+        headers = {"Authorization": header} if header else {}
+        for answer in (
+            client.get("/api/experiments", headers=headers),
+            client.post("/api/versions", VERSION, "application/json", headers=headers),
+        ):
+            assert answer.status_code == 401
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
+            assert error_of(answer).startswith("Send a key that is good")
+
+    def test_a_session_of_the_site_does_not_count(self, client: Client) -> None:
+        client.force_login(User.objects.create_superuser("olga", password="x"))
+        assert client.get("/api/experiments").status_code == 401
+        assert client.post("/api/plans", {}, "application/json").status_code == 401
+
+    def test_an_operator_revokes_it(self, client: Client, pipeline: Pipeline) -> None:
+        assert pipeline.get("/api/experiments").status_code == 200
+        client.force_login(User.objects.create_superuser("olga", password="x"))
+        row = ApiToken.objects.get()
+        assert row.digest not in client.get("/admin/ratings/apitoken/").content.decode()
+        data = {"action": "revoke", "_selected_action": [str(row.pk)]}
+        client.post("/admin/ratings/apitoken/", data)
+        assert pipeline.get("/api/experiments").status_code == 401
+
+    def test_its_use_is_noted_once_a_minute(self, pipeline: Pipeline) -> None:
+        def noted(age: timedelta) -> bool:
+            before = timezone.now() - age
+            ApiToken.objects.update(used_at=before)
+            pipeline.get("/api/experiments")
+            return ApiToken.objects.get().used_at != before
+
+        assert ApiToken.objects.get().used_at is None
+        pipeline.get("/api/experiments")
+        assert ApiToken.objects.get().used_at is not None
+        assert not noted(timedelta(seconds=30))
+        assert noted(timedelta(seconds=61))
+
+
+class TestVersions:
+    def test_one_is_entered_on_trial_once(
+        self, pipeline: Pipeline, versions: tuple[Version, Version]
+    ) -> None:
+        wanted = {**VERSION, "parent": "swift-2"}
+        answer = pipeline.post("/api/versions", wanted)
+        assert (answer.status_code, answer.json()["created"]) == (201, True)
+        version = Version.objects.get(slug="swift-3")
+        assert (version.state, version.parent) == (VersionState.TRIAL, versions[0])
+        version.state = VersionState.ACTIVE
+        version.save()
+        again = pipeline.post("/api/versions", wanted)
+        assert (again.status_code, again.json()["created"]) == (200, False)
+        assert again.json()["state"] == "active"
+
+    def test_another_of_its_slug_is_409(
+        self, pipeline: Pipeline, versions: tuple[Version, Version]
+    ) -> None:
+        pipeline.post("/api/versions", VERSION)
+        other = {**VERSION, "settings": {"size": 32, "fps": 8, "late": 0.2}}
+        answer = pipeline.post("/api/versions", other)
+        assert answer.status_code == 409
+        assert error_of(answer) == (
+            "There is a version swift-3 already, with another settings: give the new one a slug of "
+            "its own."
+        )
+        assert Version.objects.get(slug="swift-3").settings == VERSION["settings"]
+
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            ({"model": "none"}, "model: there is no model “none”"),
+            ({"parent": "swift-9"}, "names the parent “swift-9”, which does not exist"),
+            ({"backend": "magic"}, "There is no backend “magic”"),
+            ({"settings": {"size": 32, "fps": 9}}, "Its fps is 8 in the catalogue and 9 in its"),
+            ({"settings": {"dog": 1}}, "Unknown scenes setting dog"),
+            ({"settings": {"size": 32, "fps": 8, "pose": "\0"}}, "settings: a value is none"),
+            (
+                {
+                    "backend": "colt",
+                    "settings": {"weights": 5, "sha256": "", "steps": 1, "guidance": 1},
+                },
+                "settings: a value is of the wrong kind",
+            ),
+            ({"settings": []}, "settings: "),
+            ({"categories": []}, "categories: "),
+            ({"categories": ["t2v"]}, "categories.0: "),
+            ({"fps": 500, "settings": {}}, "It makes 500 frames a second"),
+            ({"fps": "fast"}, "fps: "),
+            ({"width": 10**12}, "width: "),
+            ({"name": "x\0"}, "name: "),
+            ({"slug": "Swift 3"}, "slug: "),
+            ({"budget": 5}, "budget: "),
+            ({"state": "active"}, "state: "),
+        ],
+    )
+    def test_what_could_not_compete_is_a_sentence(
+        self,
+        pipeline: Pipeline,
+        versions: tuple[Version, Version],
+        change: dict[str, Any],
+        sentence: str,
+    ) -> None:
+        answer = pipeline.post("/api/versions", {**VERSION, **change})
+        assert answer.status_code == 422
+        assert sentence in error_of(answer)
+        assert not Version.objects.filter(slug="swift-3").exists()
+
+
+class TestExperiments:
+    def test_one_is_started_once(
+        self, pipeline: Pipeline, versions: tuple[Version, Version]
+    ) -> None:
+        answer = pipeline.post("/api/experiments", DESIGN)
+        assert answer.status_code == 201, answer.content
+        said = answer.json()
+        assert (said["state"], said["verdict"], said["votes"]) == ("running", None, 0)
+        assert said["address"] == f"http://testserver/experiments/{said['experiment']}/"
+        assert Experiment.objects.get().created_by == "token nightly"
+        again = pipeline.post("/api/experiments", DESIGN)
+        assert (again.status_code, again.json()) == (200, said)
+        listed = pipeline.get("/api/experiments?candidate=swift-2&state=running").json()
+        assert listed == [said]
+        assert pipeline.get("/api/experiments?state=decided").json() == []
+
+    def test_with_another_webhook_it_is_409(
+        self, pipeline: Pipeline, versions: tuple[Version, Version], settings: Any
+    ) -> None:
+        settings.WEBHOOK_SECRET = "s"
+        pipeline.post("/api/experiments", DESIGN)
+        hook = {**DESIGN, "webhook": "https://ci.example/hook"}
+        answer = pipeline.post("/api/experiments", hook)
+        assert answer.status_code == 409
+        assert error_of(answer).startswith("webhook: ")
+
+    def test_its_state_follows_the_votes(
+        self, pipeline: Pipeline, make_version: Callable[..., Version]
+    ) -> None:
+        experiment = start_experiment(make_version)
+        cast(experiment, wins=0.2)
+        assess(experiment)
+        said = pipeline.get(f"/api/experiments/{experiment.pk}").json()
+        assert (said["state"], said["verdict"], said["votes"]) == ("decided", "regressed", 200)
+        assert said["low"] < said["estimate"] < said["high"] < 0
+        file = pipeline.get(f"/api/experiments/{experiment.pk}/snapshot")
+        assert file.headers["Content-Type"] == "application/gzip"
+        assert f"{experiment.pk}.jsonl.gz" in file.headers["Content-Disposition"]
+        assert len(gzip.decompress(file.content).splitlines()) == 203
+
+    def test_a_plan_starts_nothing(
+        self, pipeline: Pipeline, versions: tuple[Version, Version]
+    ) -> None:
+        answer = pipeline.post("/api/plans", DESIGN)
+        assert answer.status_code == 200, answer.content
+        assert answer.json()["max_votes"] == 400
+        assert not Experiment.objects.exists()
+
+    @pytest.mark.parametrize("path", ["/api/experiments", "/api/plans"])
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            ({"candidate": "swift-9"}, "candidate: there is no version “swift-9”."),
+            ({"panels": ["nobody"]}, "panels: there is no panel “nobody”."),
+            ({"panels": "judges"}, "panels: "),
+            ({"category": "t2v"}, "category: "),
+            ({"margin": 0}, "margin: "),
+            ({"margin": 1000}, "The margin is 1000 Elo"),
+            ({"max_votes": 61}, "The most votes are 61"),
+            ({"max_votes": 10**30}, "max_votes: "),
+            ({"alpha": 0.5}, "Alpha is 0.5"),
+            ({"webhook": "https://ci.example/hook"}, "There is no WEBHOOK_SECRET"),
+            ({"wait": "3h"}, "wait: "),
+        ],
+    )
+    def test_bad_input_names_the_field(
+        self,
+        pipeline: Pipeline,
+        versions: tuple[Version, Version],
+        path: str,
+        change: dict[str, Any],
+        sentence: str,
+    ) -> None:
+        answer = pipeline.post(path, {**DESIGN, **change})
+        assert answer.status_code == 422
+        assert sentence in error_of(answer)
+        assert not Experiment.objects.exists()
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("path", "status", "sentence"),
+        [
+            (f"/api/experiments/{uuid4()}", 404, "There is no experiment"),
+            (f"/api/experiments/{uuid4()}/snapshot", 404, "There is no experiment"),
+            ("/api/experiments/1", 404, "There is nothing at this address."),
+            ("/api/nothing", 404, "There is nothing at this address."),
+            ("/api/plans", 405, "This address does not take the method"),
+            ("/api/experiments?limit=0", 422, "limit: "),
+            ("/api/experiments?state=odd", 422, "state: "),
+            ("/api/experiments?candidate=%00", 422, "candidate: "),
+        ],
+    )
+    def test_each_is_a_sentence_in_json(
+        self, pipeline: Pipeline, path: str, status: int, sentence: str
+    ) -> None:
+        answer = pipeline.get(path)
+        assert answer.status_code == status
+        assert error_of(answer).startswith(sentence)
+
+    @pytest.mark.parametrize("body", ["{", "", "[]", "null", '{"margin": NaN}'])
+    def test_a_body_that_is_no_object(self, pipeline: Pipeline, body: str) -> None:
+        answer = pipeline.post("/api/experiments", body)
+        assert answer.status_code in (400, 422)
+        assert error_of(answer)
+
+    def test_one_that_was_not_assessed_has_no_snapshot(
+        self, pipeline: Pipeline, make_version: Callable[..., Version]
+    ) -> None:
+        experiment = start_experiment(make_version)
+        answer = pipeline.get(f"/api/experiments/{experiment.pk}/snapshot")
+        assert answer.status_code == 404
+        assert "was not assessed yet" in error_of(answer)
+
+
+def test_its_document_lists_the_addresses(client: Client) -> None:
+    document = client.get("/api/openapi.json").json()
+    assert set(document["paths"]) == {
+        "/api/versions",
+        "/api/experiments",
+        "/api/plans",
+        "/api/experiments/{experiment_id}",
+        "/api/experiments/{experiment_id}/snapshot",
+    }
+    assert client.get("/api/docs").status_code == 404

@@ -1,0 +1,280 @@
+"""A model team looks at an in-house model: how its versions did, and whether anything regressed."""
+
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from arena.models import Experiment, ExperimentState
+from generation.models import Clip, Model, PromptSet, Version
+from ratings.models import Assessment, Leaderboard, Robustness, Standing
+
+pytestmark = pytest.mark.django_db
+SILENT = "t2v-silent"
+PAGE = "/models/foal/"
+
+
+@pytest.fixture
+def release(make_version: Callable[..., Version]) -> Callable[..., Version]:
+    """A version of the in-house model Foal: "foal-3" is Foal 3, of 3 March 2026."""
+
+    def make(number: int, parent: Version | None = None, **fields: Any) -> Version:
+        model, _ = Model.objects.get_or_create(
+            slug="foal", defaults={"name": "Foal", "lab": "Us", "weights": "open", "in_house": True}
+        )
+        values = {
+            "name": f"Foal {number}",
+            "released_on": date(2026, number, number),
+            "categories": [SILENT],
+        }
+        return make_version(f"foal-{number}", model=model, parent=parent, **{**values, **fields})
+
+    return make
+
+
+def board(ratings: dict[Version, tuple[float, float]], slice_: str = "", **fields: Any) -> None:
+    """A leaderboard as it stands: each version's rating and half of its interval."""
+    made = Leaderboard.objects.create(
+        category=SILENT, slice=slice_, last_vote_id=1, last_exclusion_id=0, simulated_counted=False,
+        votes=400, simulated_votes=0, voters=40, prompts=20, method="", settings={}, seconds=1,
+    )  # fmt: skip
+    Standing.objects.bulk_create(
+        Standing(
+            leaderboard=made, version=version, rating=rating, low=rating - half,
+            high=rating + half, **{"rank_low": 1, "votes": 400, "win_rate": 0.5, **fields},
+        )
+        for version, (rating, half) in ratings.items()
+    )  # fmt: skip
+
+
+def sliced(*tags: str) -> None:
+    Robustness.objects.create(
+        category=SILENT, last_vote_id=1, last_exclusion_id=0, simulated_counted=False,
+        findings={"form": 2, "slices": list(tags)}, seconds=1,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def experiment(few: PromptSet) -> Callable[..., Experiment]:
+    def make(candidate: Version, baseline: Version, *verdicts: str, **findings: Any) -> Experiment:
+        made = Experiment.objects.create(
+            name=f"{candidate} against {baseline}", candidate=candidate, baseline=baseline,
+            category=SILENT, prompt_set=few, seed_slots=1, margin=25, alpha=0.05, beta=0.05,
+            max_votes=1000, created_by="olga",
+        )  # fmt: skip
+        for verdict in verdicts:
+            Assessment.objects.create(
+                experiment=made, last_vote_id=1, last_exclusion_id=0, simulated_counted=False,
+                verdict=verdict, votes=212, blocks=106, llr=0, log_e=0, estimate=-48, low=-70,
+                high=-25, findings=findings, seconds=1,
+            )  # fmt: skip
+        return made
+
+    return make
+
+
+@pytest.fixture
+def staff(client: Client) -> Client:
+    client.force_login(User.objects.create_user("olga", is_staff=True))
+    return client
+
+
+def text_of(client: Client, address: str = PAGE) -> str:
+    return " ".join(client.get(address).text.split())
+
+
+class TestHasAnythingRegressed:
+    def test_a_version_whose_interval_lies_below_has(
+        self, client: Client, release: Callable
+    ) -> None:
+        first = release(1)
+        second, third = release(2, first), release(3, first)
+        board({first: (1000, 20), second: (900, 20), third: (1010, 20)})
+        page = text_of(client, f"{PAGE}?since=foal-1")
+        assert "<strong>Yes.</strong> Foal 2 did worse" in page
+        assert "rated 100 points lower, 900 (880 to 920) against 1000 (980 to 1020)." in page
+        assert page.count('href="#mark-worse"') == 1
+        assert "worse than 1 by 100 points" in page
+        assert "not told apart from 1" in page
+
+    def test_nothing_shown_says_how_sure_that_is(self, client: Client, release: Callable) -> None:
+        first = release(1)
+        second, third = release(2, first), release(3, first)
+        board({first: (1000, 20), second: (990, 31), third: (1050, 20)})
+        release(4, third)
+        page = text_of(client, f"{PAGE}?since=foal-1")
+        assert "<strong>Nothing has been shown to be worse</strong> since Foal 1" in page
+        assert "compared with 2 of 3 newer versions, on 400 votes or more each" in page
+        assert "The widest interval is 62 points, so a smaller drop could be hidden" in page
+        assert "Not comparable yet: Foal 4" in page
+
+    def test_versions_without_enough_votes_are_not_compared(
+        self, client: Client, release: Callable
+    ) -> None:
+        first = release(1)
+        board({first: (1000, 20), release(2, first): (500, 20)}, rank_low=None, votes=60)
+        page = text_of(client)
+        assert "<strong>Not comparable yet.</strong>" in page
+        assert 'href="#mark-worse"' not in page
+        assert page.count('href="#mark-new"') == 2
+
+    def test_a_slice_has_when_it_is_more_than_chance(
+        self, client: Client, release: Callable
+    ) -> None:
+        first = release(1)
+        second = release(2, first)
+        board({first: (1000, 20), second: (1000, 20)})
+        board({first: (1000, 30), second: (850, 30)}, "night")
+        board({first: (1000, 30), second: (1150, 30)}, "day")
+        board({first: (1000, 30), second: (939, 30)}, "rain")  # apart alone, not among all of them
+        board({first: (1000, 30), second: (1000, 30)}, "snow")
+        board({first: (1000, 30), second: (500, 30)}, "gone")
+        sliced("night", "day", "rain", "snow")
+        page = text_of(client)
+        assert "</a>: worse on 1 of 4 slices, night (−150)." in page
+        assert "worse on 1 of 4 slices: night (−150); better on 1 of 4 slices: day (+150)" in page
+        assert "gone" not in page
+
+    def test_the_usual_question_is_about_the_newest_versions_parent(
+        self, client: Client, release: Callable
+    ) -> None:
+        first = release(1)
+        release(3, first)
+        release(2)
+        assert '<option value="foal-1" selected>' in text_of(client)
+        assert "<h3" in text_of(client, f"{PAGE}?since=foal-2")
+        assert "Foal 3 is the newest version" in text_of(client, f"{PAGE}?since=foal-3")
+        assert client.get(f"{PAGE}?since=foal-9").status_code == 404
+
+    def test_the_only_version_has_nothing_to_regress_from(
+        self, client: Client, release: Callable
+    ) -> None:
+        board({release(1): (1000, 20)})
+        page = text_of(client)
+        assert "This is the only version so far" in page
+        assert '<select id="since"' not in page
+
+
+class TestExperiments:
+    def test_staff_see_them_with_their_verdicts(
+        self, staff: Client, release: Callable, experiment: Callable
+    ) -> None:
+        first = release(1)
+        second, third = release(2, first), release(3, first, state="trial")
+        experiment(second, first, "pass")
+        night = {"tag": "night", "estimate": -90.0, "high": -40.0, "differs": True, "better": False}
+        failed = experiment(third, second, "", "regressed", slices=[night])
+        experiment(third, first)
+        cancelled = experiment(third, first, "regressed")
+        Experiment.objects.filter(pk=cancelled.pk).update(state=ExperimentState.CANCELLED)
+        page = text_of(staff, f"{PAGE}?since=foal-1")
+        assert "Pass</strong> 2 against 1" in page
+        assert "Regressed</strong> 3 against 2" in page
+        assert "Running</strong> 3 against 1" in page
+        assert "1 passed, 1 regressed, 1 running" in page
+        assert f'<a href="/experiments/{failed.pk}/">Foal 3 against Foal 2</a>' in page
+        assert "<strong>Foal 3</strong> regressed against Foal 2 in Text to video, silent" in page
+        assert "−48 Elo (−70 to −25); lower on night (−90)" in page
+        assert page.count('class="lineage-lane regressed"') == 2  # in the drawing and in the list
+        assert str(cancelled.pk) not in page
+
+    def test_one_that_passes_may_have_a_slice_that_regressed(
+        self, staff: Client, release: Callable, experiment: Callable
+    ) -> None:
+        first = release(1)
+        night = {"tag": "night", "estimate": -90.0, "high": -40.0, "differs": True, "better": False}
+        experiment(release(2, first), first, "pass", slices=[night])
+        page = text_of(staff)
+        assert "<strong>Foal 2</strong> is lower on a slice against Foal 1" in page
+
+    def test_the_public_sees_nothing_of_them(
+        self, client: Client, release: Callable, experiment: Callable
+    ) -> None:
+        first = release(1)
+        second = release(2, first)
+        experiment(second, first, "regressed")
+        page = text_of(client)
+        assert "/experiments/" not in page
+        assert "egressed against" not in page
+        assert "experiment" not in page.lower()
+
+
+def test_the_public_sees_public_versions_only(client: Client, release: Callable) -> None:
+    first = release(1)
+    secret = release(2, first, codename="Grey Mare")
+    trial = release(3, first, state="trial")
+    draft = release(4, first, state="draft")
+    fifth = release(5, secret)
+    board({first: (1000, 20), secret: (700, 20), fifth: (990, 20)})
+    page = text_of(client, f"{PAGE}?since=foal-1")
+    for hidden in (secret, trial, draft):
+        assert hidden.name not in page
+        assert client.get(f"{PAGE}?since={hidden.slug}").status_code == 404
+    assert "Grey Mare" not in page
+    assert "Nothing has been shown to be worse" in page
+    assert "grew from" not in page
+
+    client.force_login(User.objects.create_user("olga", is_staff=True))
+    page = text_of(client, f"{PAGE}?since=foal-1")
+    for words in ("Foal 2", "codename Grey Mare", "on trial", "grew from 2"):
+        assert words in page
+    assert "Foal 4" not in page
+
+
+def test_a_model_wholly_on_trial_has_a_page_for_staff_alone(
+    client: Client, release: Callable
+) -> None:
+    release(1, state="trial")
+    assert client.get(PAGE).status_code == 404
+    client.force_login(User.objects.create_user("olga", is_staff=True))
+    assert "Foal 1" in text_of(client)
+
+
+def test_times_per_clip_stand_with_their_hardware(
+    client: Client, release: Callable, few: PromptSet
+) -> None:
+    Clip.objects.create(
+        version=release(1), prompt=few.prompts.first(), category=SILENT, seed=1, state="ready",
+        master="m", rendition="r", poster="p", rendition_sha256="0", render_seconds=2.5,
+        hardware="one fast card",
+    )  # fmt: skip
+    assert "2.5 s per clip on one fast card" in text_of(client)
+
+
+def test_other_labs_models_have_no_lineage(client: Client, release: Callable) -> None:
+    release(1)
+    Model.objects.update(in_house=False)
+    assert 'id="lineage"' not in text_of(client)
+
+
+def test_the_page_asks_as_much_of_the_database_for_many_versions(
+    staff: Client, release: Callable, experiment: Callable
+) -> None:
+    versions = [release(1)]
+    versions.append(release(2, versions[0]))
+
+    def judge() -> None:
+        board(dict.fromkeys(versions, (1000, 20)))
+        for tag in ("night", "day"):
+            board(dict.fromkeys(versions, (1000, 20)), tag)
+        sliced("night", "day")
+        for candidate, baseline in zip(versions[1:], versions, strict=False):
+            experiment(candidate, baseline, "pass")
+
+    judge()
+    few_versions = queries_of(staff)
+    for number in range(3, 13):
+        versions.append(release(number, versions[-1]))
+    judge()
+    assert queries_of(staff) == few_versions
+
+
+def queries_of(client: Client) -> int:
+    with CaptureQueriesContext(connection) as queries:
+        assert client.get(PAGE).status_code == 200
+    return len(queries)
