@@ -46,8 +46,8 @@ class Experiment(models.Model):
     prompt_set = models.ForeignKey(PromptSet, models.PROTECT, related_name="experiments")
     seed_slots = models.PositiveIntegerField(help_text="Clip pairs per prompt.")
     margin = models.FloatField(help_text="Normalised Elo by which worse still counts as no worse.")
-    alpha = models.FloatField(help_text="Chance that a candidate that is not worse is failed.")
-    beta = models.FloatField(help_text="Chance that one worse by the margin is passed.")
+    alpha = models.FloatField(help_text="Chance that one worse by the margin is passed.")
+    beta = models.FloatField(help_text="Chance that one that is not worse is failed.")
     max_votes = models.PositiveIntegerField()
     public_share = models.FloatField(
         default=0, help_text="Of the category's pairs in the public stream, 0 to 1."

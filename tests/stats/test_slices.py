@@ -159,9 +159,7 @@ def test_pooling_is_the_integral_over_the_unknown_spread() -> None:
     """
     difference, variance = np.array([40.0, -40.0]), np.array([900.0, 400.0])
     of_category, crossed = np.diag([100.0, 80.0]), np.diag([5.0, -4.0])
-    kept, kept_noise, covariance, spread = pool(
-        difference, np.diag(variance), crossed, of_category
-    )
+    kept, kept_noise, covariance, spread = pool(difference, np.diag(variance), crossed, of_category)
 
     def mean_of(value: Callable[[float], float]) -> float:
         def density(size: float) -> float:
