@@ -53,6 +53,12 @@ MEMORY_DISK = Path("/dev/shm")  # noqa: S108 (not for files of ours: gunicorn ma
 # A clip in the making when the end comes is taken up again by the next run's worker.
 GRACE = 5.0
 TICK = 0.2
+
+# What the demo's voters are asked in a quarter of the category's pairs; started once, found later.
+EXPERIMENT = (
+    "experiment", "start", "--candidate", "colt-2-1", "--baseline", "colt-2",
+    "--category", "t2v-silent", "--prompt-set", "nightly", "--margin", "50",
+)  # fmt: skip
 POLL_EVERY = 1.0
 
 
@@ -287,6 +293,9 @@ class Demo:
                 waiting = not self._first_pair_is_there()
                 if not waiting and self._voters is not None:
                     self._add(self._voters)
+                    self._step(
+                        "experiment", "running at /experiments/", EXPERIMENT, self._voters.env
+                    )
             time.sleep(TICK)
 
     def _look_after_components(self) -> None:

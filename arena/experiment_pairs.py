@@ -14,7 +14,17 @@ from django.db import connection, transaction
 from django.db.models import F, OuterRef, QuerySet, Subquery
 from django.utils import timezone
 
-from arena.models import Battle, Block, Experiment, ExperimentState, Half, Kind, Seat, Voter
+from arena.models import (
+    Battle,
+    Block,
+    Exclusion,
+    Experiment,
+    ExperimentState,
+    Half,
+    Kind,
+    Seat,
+    Voter,
+)
 from generation.checks import CHECKS, SAME
 from generation.media import has_files
 from generation.models import Clip, ClipState
@@ -192,8 +202,11 @@ def settle_excluded() -> int:
 
 
 def may_judge(voter: Voter) -> bool:
-    """Votes that do not count would use the blocks up."""
-    return settings.COUNT_SIMULATED_VOTES or not voter.simulated
+    """Votes that do not count would use the blocks up, or keep others from them."""
+    if voter.simulated and not settings.COUNT_SIMULATED_VOTES:
+        return False
+    latest = voter.exclusions.order_by("-pk").first()
+    return latest is None or latest.action == Exclusion.Action.INCLUDE
 
 
 def public_experiments(voter: Voter) -> list[Experiment]:

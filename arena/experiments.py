@@ -19,6 +19,7 @@ from generation.rendering import prompts_of, queue_clips, request_of, seed_of
 # No verdict comes before 30 blocks (ratings/stats/sequential.py): fewer votes could only be
 # inconclusive.
 VOTES_AT_LEAST = 60
+PROMPTS_AT_LEAST = 4  # nor does one come from fewer
 # A margin of 5 Elo takes some 40,000. All blocks are laid out at once, in some seconds.
 VOTES_AT_MOST = 100_000
 CHECK_PROMPTS = 12  # a voter of a hundred pairs meets six degraded clips
@@ -142,8 +143,13 @@ def _about_version(proposal: Proposal, version: Version) -> Iterator[str]:
 
 def _about_prompts(proposal: Proposal) -> Iterator[str]:
     prompt_set, slots = proposal.prompt_set, proposal.seed_slots
-    if not prompts_of(prompt_set, Category(proposal.category)).exists():
-        yield f"The prompt set {prompt_set.slug} has no prompt for {proposal.category}."
+    prompts = prompts_of(prompt_set, Category(proposal.category)).count()
+    if prompts < PROMPTS_AT_LEAST:
+        yield (
+            f"The prompt set {prompt_set.slug} has {prompts or 'no'} "
+            f"prompt{'s' if prompts > 1 else ''} for {proposal.category}: a verdict needs "
+            f"{PROMPTS_AT_LEAST} or more."
+        )
     if not 1 <= slots <= prompt_set.seed_slots:
         yield (
             f"{slots} clip pairs per prompt are asked for; the prompt set {prompt_set.slug} has "
@@ -205,10 +211,14 @@ def _ready(proposal: Proposal, version: Version) -> set[Place]:
 
 
 def clips_missing(proposal: Proposal) -> dict[str, int]:
-    """How many clips of each version must still be made, by its slug."""
+    """How many clips of each version must still be made, by its slug.
+
+    On average, where the votes are too few to show all clip pairs.
+    """
     prompts = list(prompts_of(proposal.prompt_set, Category(proposal.category)))
     places = set(_places(proposal, prompts))
-    return {v.slug: len(places - _ready(proposal, v)) for v in proposal.versions}
+    shown = min(1.0, proposal.max_votes / 2 / max(1, len(places)))
+    return {v.slug: round(shown * len(places - _ready(proposal, v))) for v in proposal.versions}
 
 
 # --- starting ------------------------------------------------------------------------------------
@@ -220,7 +230,7 @@ def start(proposal: Proposal) -> Experiment:
 
     1. Shuffle the clip pairs, by the experiment's id: one that is stopped early must not have seen
        only the prompts that stand first in the set.
-    2. Ask for the missing clips in that order, the failed ones again.
+    2. Ask for the missing clips that will be shown in that order, the failed ones again.
     3. Lay out the blocks, and let the panels in.
     """
     if sentences := objections(proposal):
@@ -233,6 +243,7 @@ def start(proposal: Proposal) -> Experiment:
     category = Category(proposal.category)
     order = _places(proposal, list(prompts_of(proposal.prompt_set, category)))
     rng.shuffle(order)
+    order = order[: proposal.max_votes // 2]
     made_here = [version for version in proposal.versions if version.backend != "imported"]
     queued = queue_clips(category, proposal.prompt_set, made_here, order=order)
     if queued.refused:

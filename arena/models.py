@@ -119,7 +119,8 @@ class Block(models.Model):
 
 
 class Half(models.Model):
-    """One of a block's two votes, as the next to be drawn or out of the queue (arena/blocks.py).
+    """One of a block's two votes, as the next to be drawn or out of the queue
+    (arena/experiment_pairs.py).
 
     What counts is the ledger; this says what is still asked, without reading it.
     """

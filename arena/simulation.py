@@ -16,9 +16,11 @@ from typing import Any
 import av
 import numpy as np
 import requests
+from django.db.models import Q
 
 from arena.identity import COOKIE, cookie_value
-from arena.models import MIXED, Choice, Seat, Voter
+from arena.models import MIXED, Choice, Panel, Seat, Voter
+from arena.panels import make_seats
 from generation.scenes.grammar import NotAScene, Scene, parse
 from generation.scenes.judge import judge
 
@@ -146,3 +148,15 @@ def make_voters(site: str, count: int, seed: int) -> list[SimulatedVoter]:
     voters += Voter.objects.bulk_create(Voter(simulated=True) for _ in range(count - len(voters)))
     shared = Judge()
     return [SimulatedVoter(site, voter, shared, seed + i) for i, voter in enumerate(voters)]
+
+
+def make_members(site: str, panel: Panel, count: int, seed: int) -> list[SimulatedVoter]:
+    """`count` simulated members of a panel; seats are added where none is free, and none that a
+    person has taken is touched."""
+    seats = panel.seats.filter(Q(voter=None) | Q(voter__simulated=True), revoked=False)
+    free = list(seats.order_by("pk")[:count])
+    free += make_seats(panel, count - len(free))
+    shared = Judge()
+    return [
+        SimulatedVoter.for_seat(site, seat.token, shared, seed + i) for i, seat in enumerate(free)
+    ]

@@ -28,7 +28,7 @@ urlpatterns = [
     ),
     path("battles/<uuid:battle_id>/<side:side>.mp4", views.battle_video, name="battle_video"),
     path("battles/<uuid:battle_id>/<side:side>.jpg", views.battle_poster, name="battle_poster"),
-    path("panel/<str:token>/", views.panel_page, name="panel"),
+    path("panel/<slug:token>/", views.panel_page, name="panel"),
     path("robots.txt", views.robots, name="robots"),
     path("healthz", views.healthz, name="healthz"),
     path("admin/progress/", admin.site.admin_view(progress_page), name="progress"),

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -62,7 +63,8 @@ def make_checks(
         prompt__in=prompts,
         state__in=SETTLED,
     )
-    if settled.count() >= 2 * len(prompts):
+    done = Counter(settled.values_list("prompt_id", flat=True))
+    if all(done[prompt.pk] >= 2 for prompt in prompts):
         return 0
     ready = Clip.objects.filter(
         version=baseline, category=category.value, state=ClipState.READY
@@ -72,7 +74,7 @@ def make_checks(
         source = sources.get((prompt.pk, 0))
         twin = sources.get((prompt.pk, min(1, slots - 1)))
         lender = sources.get((prompts[position - 1].pk, 0))
-        if source is None or twin is None or lender is None:
+        if source is None or twin is None or lender is None or done[prompt.pk] >= 2:
             continue
         for kind in (SAME, _degradation(source, lender)):
             if time.monotonic() > end:

@@ -19,7 +19,7 @@ from arena.models import Experiment
 from generation.catalog import CatalogError, Taken, enter_version
 from generation.categories import Category
 from generation.models import Version
-from ratings.experiments import newest
+from ratings.experiments import newest, newest_of
 from ratings.leaderboards import alone
 from ratings.models import ApiToken, Assessment
 from ratings.pipeline import Asked, Refused, planned, proposal_of, start_or_find, state_of
@@ -207,12 +207,8 @@ def list_experiments(
     asked = {"candidate__slug": candidate, "state": state}
     rows = rows.filter(**{name: value for name, value in asked.items() if value})
     page = list(rows.prefetch_related("panels").order_by("-created_at")[offset : offset + limit])
-    made = Assessment.objects.filter(experiment__in=page).defer("findings")
-    latest = {
-        row.experiment_id: row
-        for row in made.order_by("experiment_id", "-pk").distinct("experiment_id")
-    }
-    return [_state(request, row, latest.get(row.pk)) for row in page]
+    made = newest_of(page)
+    return [_state(request, row, made.get(row.pk)) for row in page]
 
 
 @api.get("/experiments/{uuid:experiment_id}", response={200: ExperimentOut, 404: Problem})

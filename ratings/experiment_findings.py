@@ -72,6 +72,24 @@ def _measured(mean: float, n: int) -> dict[str, Any]:
     return {"n": n, "share": _share(mean), "low": _share(low), "high": _share(high)}
 
 
+def _clustered(
+    values: Sequence[float], votes: Sequence[BlockVote] | Sequence[CheckVote]
+) -> dict[str, Any]:
+    """The same, wider where the answers of one voter, or on one prompt, are alike."""
+    found = _measured(_mean(values), len(values))
+    if values:
+        low, high = parts(
+            np.array(values, dtype=np.float64),
+            _numbers([vote.voter for vote in votes]),
+            _numbers([vote.prompt for vote in votes]),
+            np.ones((1, len(values)), dtype=bool),
+        ).interval(0)
+        if np.isfinite(low):
+            found["low"] = min(found["low"], max(0.0, round(low, 4)))
+            found["high"] = max(found["high"], min(1.0, round(high, 4)))
+    return found
+
+
 def _elo(share: float) -> float | None:
     return rounded(float(elo_of_score(share)))
 
@@ -98,8 +116,9 @@ def _answers(votes: Sequence[BlockVote]) -> dict[str, int]:
 def _same(checks: Sequence[CheckVote]) -> dict[str, Any]:
     """One version under two ids: how often the first is preferred, and that in Elo points."""
     points = {"first": 1.0, "even": 0.5, "second": 0.0}
-    values = [points[check.answer] for check in checks if check.kind == Kind.SAME]
-    found = _measured(_mean(values), len(values))
+    asked = [check for check in checks if check.kind == Kind.SAME]
+    values = [points[check.answer] for check in asked]
+    found = _clustered(values, asked)
     zero = found["low"] <= 0.5 <= found["high"]
     in_elo = {
         name: _elo(value) if values else None
@@ -113,18 +132,7 @@ def _same(checks: Sequence[CheckVote]) -> dict[str, Any]:
 def _sides(votes: Sequence[BlockVote]) -> dict[str, Any]:
     """Of the votes with a winner, those that went to the left lane."""
     decided = [vote for vote in votes if vote.halves != 1]
-    left = np.array([vote.choice == Choice.LEFT for vote in decided], dtype=float)
-    found = _measured(_mean(left.tolist()), len(decided))
-    if decided:
-        low, high = parts(
-            left,
-            _numbers([vote.voter for vote in decided]),
-            _numbers([vote.prompt for vote in decided]),
-            np.ones((1, len(decided)), dtype=bool),
-        ).interval(0)
-        if np.isfinite(low):  # what Wilson's interval lacks: that one voter's votes are alike
-            found["low"] = min(found["low"], max(0.0, round(low, 4)))
-            found["high"] = max(found["high"], min(1.0, round(high, 4)))
+    found = _clustered([float(vote.choice == Choice.LEFT) for vote in decided], decided)
     fine = found["low"] <= 0.5 <= found["high"]
     return {**found, "word": _word(len(decided), fine)}
 

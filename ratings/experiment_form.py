@@ -4,10 +4,11 @@ from typing import Any
 
 from django import forms
 
-from arena.experiments import NotStarted, Proposal, objections, start
+from arena.experiments import NotStarted, Proposal, objections
 from arena.models import Experiment, Panel
 from generation.categories import Category
 from generation.models import RENDERED_STATES, PromptSet, Version
+from ratings.pipeline import start_or_find
 from ratings.stats.sequential import LEAST_VOTERS
 
 # How the sentences about each field begin (arena/experiments.py); others stand above the form.
@@ -163,9 +164,10 @@ class ExperimentForm(forms.Form):
         )
 
     def start(self) -> Experiment | None:
-        """Start it; None, with the sentences at their fields, if something speaks against it."""
+        """Start it, or find it if the button was pressed twice; None, with the sentences at their
+        fields, if something speaks against it."""
         try:
-            return start(self.proposal())
+            return start_or_find(self.proposal(), running_only=True)[0]
         except NotStarted as refused:
             self.object_to(refused.sentences)
             return None

@@ -11,7 +11,7 @@ from arena.models import Defect, Exclusion, Experiment, ExperimentState, Seat
 from generation.categories import Category
 from generation.models import Prompt
 from generation.progress import spell
-from ratings.experiments import SHORT_ID, TRUE_VALUES
+from ratings.experiments import SHORT_ID, TRUE_VALUES, newest_of
 from ratings.models import Assessment, Delivery, Verdict
 from ratings.stats.sequential import NORMALISED_ELO, elo_of_score
 
@@ -21,7 +21,6 @@ RULES = {
     "votes used up": "all its votes are cast",
 }
 WIDTH, HEIGHT = 600, 160  # of a drawing, in its own units
-LARGEST_FLOAT = 700.0  # e to this power is still a number
 PENTANOMIAL = (
     "both for the baseline",
     "one for the baseline, one even",
@@ -81,13 +80,7 @@ def status_of(experiment: Experiment, verdict: str) -> dict[str, str]:
 
 def rows_of(experiments: list[Experiment]) -> list[dict[str, Any]]:
     """The list of experiments; one query for where they stand."""
-    newest = (
-        Assessment.objects.filter(experiment__in=experiments)
-        .order_by("experiment_id", "-pk")
-        .distinct("experiment_id")
-        .defer("findings")
-    )
-    made = {each.experiment_id: each for each in newest}
+    made = newest_of(experiments)
     return [
         {
             "experiment": experiment,
@@ -128,7 +121,7 @@ def page_of(experiment: Experiment, made: Assessment | None) -> dict[str, Any]:
         "tie_percent": 100 * ties,
         "votes_left": max(0, experiment.max_votes - made.votes),
         "vote_percent": min(100.0, 100 * made.votes / experiment.max_votes),
-        "e_value": math.exp(min(made.log_e, LARGEST_FLOAT)),
+        "e_value": made.e_value,
         "alarm": 1 / experiment.alpha,
         "drawings": _drawings(made),
         "ranges": {

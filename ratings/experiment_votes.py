@@ -48,6 +48,7 @@ class CheckVote:
     """
 
     voter: UUID
+    prompt: int
     kind: str
     damage: str  # of a gold pair: what was done to the degraded clip
     before: str
@@ -173,6 +174,7 @@ def checks_behind(experiment: Experiment, end: LedgerEnd) -> list[CheckVote]:
         .values_list(
             "pk",
             "voter_id",
+            "prompt_id",
             "kind",
             "choice",
             "simulated",
@@ -186,8 +188,8 @@ def checks_behind(experiment: Experiment, end: LedgerEnd) -> list[CheckVote]:
     )
     checks = []
     for (
-        pk, voter, kind, choice, simulated, left, of_left, of_right, before, choice_before,
-        left_before,
+        pk, voter, prompt, kind, choice, simulated, left, of_left, of_right, before,
+        choice_before, left_before,
     ) in rows:  # fmt: skip
         if before in excluded.votes or _why_out(pk, voter, simulated, excluded, end):
             continue
@@ -200,6 +202,7 @@ def checks_behind(experiment: Experiment, end: LedgerEnd) -> list[CheckVote]:
         checks.append(
             CheckVote(
                 voter=voter,
+                prompt=prompt,
                 kind=kind,
                 damage=damage,
                 before=_preferred(choice_before, left_before == experiment.candidate_id, names),

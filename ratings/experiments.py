@@ -51,6 +51,7 @@ SHORT_ID = 8  # digits of an id that pages show
 WEEK = timedelta(days=7)
 RECENT_VOTES = 5000
 TIE_RATE, VOTERS = 0.2, 12  # where nobody has voted yet
+TIE_RATE_COUNTS = 20  # votes: the first few may all be ties, and there is no planning with that
 TRUE_VALUES = (0.0, 0.5, 1.0, 2.0)  # of the margin, below zero
 
 
@@ -80,6 +81,13 @@ def end_of(experiment: Experiment) -> LedgerEnd:
 def newest(experiment: Experiment) -> Assessment | None:
     """Where the experiment stands; None before it was looked at."""
     return Assessment.objects.filter(experiment=experiment).order_by("-pk").first()
+
+
+def newest_of(experiments: Sequence[Experiment]) -> dict[UUID, Assessment]:
+    """The same of many by the experiment's id, without the findings."""
+    made = Assessment.objects.filter(experiment__in=experiments).defer("findings")
+    rows = made.order_by("experiment_id", "-pk").distinct("experiment_id")
+    return {row.experiment_id: row for row in rows}
 
 
 def assess(experiment: Experiment) -> Assessment:
@@ -322,6 +330,7 @@ def plan_of(
         "max_blocks": design.max_blocks,
         "max_votes": proposal.max_votes,
         "votes_per_day": rounded(rate),
+        "votes_of_panels": _votes_of_panels(proposal, prompts * proposal.seed_slots),
         "days_at_most": rounded(proposal.max_votes / rate) if rate else None,
         "design_effect": rounded(planned.design_effect),
         **_clips_to_make(proposal),
@@ -357,6 +366,7 @@ def _recent(proposal: Proposal) -> _Recent:
     )
     rows = [row for row in newest_votes if row[0] >= week_ago]
     ties = sum(choice in (Choice.TIE, Choice.BOTH_BAD) for _, choice, _ in rows)
+    tie_rate = (ties + TIE_RATE_COUNTS * TIE_RATE) / (len(rows) + TIE_RATE_COUNTS)
     # Fewer than a week's may have been read.
     span = (now - rows[-1][0]) if len(rows) == RECENT_VOTES else WEEK
     per_day = len(rows) / (span / timedelta(days=1)) * proposal.public_share
@@ -366,7 +376,15 @@ def _recent(proposal: Proposal) -> _Recent:
         voters += seats.count()
         of_panels = Vote.objects.filter(voter__seat__in=seats, cast_at__gte=week_ago)
         per_day += of_panels.count() / (WEEK / timedelta(days=1))
-    return _Recent(ties / len(rows) if rows else TIE_RATE, voters, per_day)
+    return _Recent(tie_rate, voters, per_day)
+
+
+def _votes_of_panels(proposal: Proposal, clip_pairs: int) -> int | None:
+    """The most that the panels' seats can give, each pair once; None where the public votes too."""
+    if proposal.public_share > 0:
+        return None
+    seats = Seat.objects.filter(panel__in=proposal.panels, revoked=False)
+    return sum(min(quota, clip_pairs) for quota in seats.values_list("panel__quota", flat=True))
 
 
 def _clips_to_make(proposal: Proposal) -> dict[str, Any]:

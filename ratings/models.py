@@ -1,5 +1,6 @@
 """Leaderboards and verdicts: what the ledger said up to one vote."""
 
+import math
 import uuid
 
 from django.db import models
@@ -8,6 +9,8 @@ from django.db.models import Q
 from arena.models import Experiment
 from generation.categories import Category
 from generation.models import Version
+
+LARGEST_FLOAT = 700.0  # e to this power is still a number
 
 
 class Leaderboard(models.Model):
@@ -131,6 +134,10 @@ class Assessment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.experiment} up to vote {self.last_vote_id}: {self.verdict or 'goes on'}"
+
+    @property
+    def e_value(self) -> float:
+        return math.exp(min(self.log_e, LARGEST_FLOAT))
 
 
 class ApiToken(models.Model):

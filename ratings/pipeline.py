@@ -1,6 +1,5 @@
 """Experiments as a training pipeline asks for them: by slugs, answered in plain data."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -9,7 +8,7 @@ from django.db.models import Model as Row
 from django.urls import reverse
 
 from arena.experiments import NotStarted, Proposal, objections, same_design, start
-from arena.models import Experiment, Panel
+from arena.models import Experiment, ExperimentState, Panel
 from generation.models import PromptSet, Version
 from ratings.experiments import design_of, plan_of
 from ratings.leaderboards import alone
@@ -17,7 +16,6 @@ from ratings.models import Assessment
 
 # Who votes where nobody is named: this share of the category's pairs in the public stream.
 PUBLIC_SHARE = 0.25
-LARGEST_FLOAT = 700.0  # e to this power is still a number
 Kind = TypeVar("Kind", bound=Row)
 
 
@@ -76,14 +74,17 @@ def _named(kind: type[Kind], field: str, slug: str) -> Kind:
     return row
 
 
-def start_or_find(proposal: Proposal) -> tuple[Experiment, bool]:
+def start_or_find(proposal: Proposal, running_only: bool = False) -> tuple[Experiment, bool]:
     """The experiment of this design and whether it was started now: asking twice is asking once.
 
-    Raises NotStarted with what stands against it.
+    With `running_only` one that is decided is not found. Raises NotStarted with what stands
+    against it.
     """
     with alone("start experiment"):
         found = same_design(proposal)
-        return (found, False) if found else (start(proposal), True)
+        if found and (not running_only or found.state == ExperimentState.RUNNING):
+            return found, False
+        return start(proposal), True
 
 
 def planned(proposal: Proposal) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def state_of(experiment: Experiment, made: Assessment | None) -> dict[str, Any]:
         "decided_at": made.decided_at if made else None,
         "llr": made.llr if made else 0.0,
         "bounds": [lower, upper],
-        "e_value": math.exp(min(made.log_e, LARGEST_FLOAT)) if made else 1.0,
+        "e_value": made.e_value if made else 1.0,
         "alarm": 1 / experiment.alpha,
         "estimate": made.estimate if made else None,
         "low": made.low if made else None,

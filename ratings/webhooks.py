@@ -34,6 +34,8 @@ CLAIMED_FOR = timedelta(minutes=5)  # above what one attempt can take
 SECONDS_AT_MOST = 120  # for a task; an address that trickles its answer is cut off then
 KEPT = 500  # bytes of an answer
 ADDRESSES_AT_MOST = 3  # of one host, tried in turn
+# All IPv6 addresses that were ever given to networks lie in here (RFC 4291).
+GIVEN = IPv6Network("2000::/3")
 # Where a network translates, these hold an IPv4 address in their last bytes (RFC 6052).
 TRANSLATED = IPv6Network("64:ff9b::/96")
 
@@ -167,7 +169,7 @@ def is_public(address: str) -> bool:
     if isinstance(ip, IPv6Address):
         if inner := _inner(ip):
             return is_public(str(inner))
-        if ip.scope_id:
+        if ip not in GIVEN:
             return False
     return ip.is_global and not ip.is_multicast
 

@@ -15,7 +15,7 @@ from generation.models import Clip, ClipState, Prompt, PromptSet, PromptSetEntry
 from generation.rendering import seed_of
 from tests.test_vote import JSON, battle_on
 
-PROMPTS, SLOTS = 2, 2
+PROMPTS, SLOTS = 4, 1
 
 
 def make_prompt_set(prompts: int = PROMPTS, slots: int = SLOTS) -> PromptSet:

@@ -167,6 +167,13 @@ class TestVersions:
                 },
                 "settings: a value is of the wrong kind",
             ),
+            (
+                {
+                    "backend": "colt",
+                    "settings": {"weights": "../run.py", "sha256": "", "steps": 1, "guidance": 1},
+                },
+                "Colt has no weights “../run.py”",
+            ),
             ({"settings": []}, "settings: "),
             ({"categories": []}, "categories: "),
             ({"categories": ["t2v"]}, "categories.0: "),

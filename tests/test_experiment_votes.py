@@ -107,6 +107,17 @@ class TestStarting:
         assert first.pk == order[0]
         assert list(experiment.panels.all()) == list(proposal.panels)
 
+    def test_queues_no_clips_that_its_votes_could_not_show(
+        self, versions: tuple[Version, Version], panel: Panel
+    ) -> None:
+        wanted = propose(*versions, make_prompt_set(40), panel)
+        assert clips_missing(wanted) == {"colt-2": 30, "colt-1": 30}
+        experiment = start(wanted)
+        shown = {block.candidate_clip_id for block in experiment.blocks.all()}
+        waiting = set(Clip.objects.filter(version=wanted.candidate).values_list("pk", flat=True))
+        assert shown == waiting
+        assert len(shown) == 30
+
     def test_what_waits_already_is_put_into_its_order(self, proposal: Proposal) -> None:
         start(proposal)
         again = start(replace(proposal, name="Another order"))
@@ -141,7 +152,7 @@ class TestStarting:
             ({"beta": 0.0}, "Beta is 0"),
             ({"max_votes": 61}, "even number"),
             ({"max_votes": 20}, "even number"),
-            ({"seed_slots": 3}, "1 to 2"),
+            ({"seed_slots": 3}, "1 to 1"),
             ({"public_share": 1.5}, "public share is 1.5"),
             ({"muted_share": -0.1}, "muted share is -0.1"),
             ({"muted_share": 0.5}, "no sound to mute"),
@@ -149,7 +160,7 @@ class TestStarting:
             ({"webhook": "ftp://example.org/"}, "begins with https://"),
             ({"webhook": "http:///nowhere"}, "begins with https://"),
             ({"category": "t2v-smell"}, "no category “t2v-smell”"),
-            ({"category": "i2v-silent"}, "no prompt for i2v-silent"),
+            ({"category": "i2v-silent"}, "no prompt for i2v-silent: a verdict needs 4 or more"),
             ({"name": ""}, "needs a name"),
         ],
     )
@@ -248,12 +259,14 @@ class TestDrawing:
         assert settle_excluded() == 0
         Exclusion.objects.create(action="exclude", voter=first.voter, reason="clicks at random")
         assert settle_excluded() == 2
+        assert battle_on(one, "/vote/panel/") is None  # who does not count holds nothing
         again = judge(three)
         assert again is not None
         assert (again.block, again.left) == (first.block, first.left)
         Exclusion.objects.create(action="include", voter=first.voter, reason="a mistake")
         settle_excluded()
         assert running.halves.filter(voted=True).count() == 2
+        assert battle_on(one, "/vote/panel/") is not None
 
     def test_pairs_wait_for_both_clips_and_their_files(
         self, proposal: Proposal, panel: Panel, only_halves: None
@@ -392,7 +405,8 @@ class TestMuted:
             assert shown["audio"] is not battle.block.muted
             assert shown["muted"] is battle.block.muted
             seen.add(battle.block.muted)
-        assert seen == {True, False}
+        first = experiment.blocks.filter(position__lt=PAIRS)
+        assert seen == set(first.values_list("muted", flat=True))
 
 
 def test_what_a_draw_costs_does_not_grow_with_the_votes(running: Experiment, panel: Panel) -> None:

@@ -387,6 +387,25 @@ def test_trust_in_the_panel_is_measured(
     assert [trust[name]["n"] for name in ("same", "repeats", "gold")] == [22, 22, 44]
 
 
+def test_a_version_against_itself_is_judged_by_prompts_too(
+    make_bench: MakeBench, make_version: Callable[..., Version]
+) -> None:
+    bench = make_bench()
+    baseline = bench.experiment.baseline
+    other = make_version("same", state="draft", settings={"check": "same", "of": baseline.slug})
+    for number, source in enumerate(Clip.objects.filter(version=baseline).order_by("prompt")[:4]):
+        twin = Clip.objects.create(
+            version=other, prompt=source.prompt, category=source.category, seed=2
+        )
+        for voter in bench.voters[:10]:
+            choice = "left" if number < 2 else "tie"
+            bench.answer(voter, source, twin, choice, kind=Kind.SAME)
+    same = assess(bench.experiment).findings["trust"]["same"]
+    # Of forty answers these would be far from even; of four prompts they are not.
+    assert (same["n"], same["share"], same["zero"]) == (40, 0.75, True)
+    assert same["low"] < 0.5
+
+
 def test_a_tag_on_which_it_is_worse_is_found_and_shown(make_bench: MakeBench, team: Client) -> None:
     bench = make_bench(voters=30)
     bench.judge(180, lambda block, _: 0.2 if "people" in block.prompt.tags else 0.65)
@@ -542,6 +561,7 @@ def test_the_plan_comes_before_the_start(asked: dict, team: Client) -> None:
         "4 GPU seconds",
         "Planned with 20% ties, 40 voters and 24 prompts",
         "judged in 42 rounds",
+        "seats can give 0 votes at most",
     ):
         assert words_ in said, words_
     assert "Start this experiment" in said
@@ -587,4 +607,19 @@ def test_too_few_prompts_for_a_verdict_are_refused(asked: dict, team: Client) ->
     PromptSetEntry.objects.filter(position__gt=2).delete()
     answer = team.get("/experiments/new/", {**asked, "plan": 1})
     assert answer.status_code == 400
-    assert "There are 3 prompts; a verdict needs 4 or more." in answer.text
+    assert "has 3 prompts for t2v-silent: a verdict needs 4 or more." in answer.text
+
+
+def test_ties_alone_leave_something_to_plan_with(asked: dict, team: Client) -> None:
+    one, two = Clip.objects.filter(prompt__key="p1")
+    battle = Battle.objects.create(
+        voter=Voter.objects.create(), stream="mixed", category=one.category, prompt=one.prompt,
+        left=one, right=two, draw_probability=1, expires_at=timezone.now(),
+    )  # fmt: skip
+    Vote.objects.create(
+        battle=battle, voter=battle.voter, category=one.category, prompt=one.prompt,
+        left_version=one.version, right_version=two.version, choice="tie", simulated=False,
+    )  # fmt: skip
+    page = team.get("/experiments/new/", {**asked, "plan": 1})
+    assert page.status_code == 200
+    assert "Planned with 24% ties" in words(page.text)

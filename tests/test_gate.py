@@ -155,6 +155,8 @@ def command(*arguments: str, **environment: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Where the tests run in the background their children would ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -175,7 +177,10 @@ def test_exit_codes_are_those_of_the_verdict(versions: Versions, database: str) 
     assert process.stderr is not None
     assert process.stderr.readline().startswith("Started the experiment")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert (process.returncode, out) == (3, "")
     assert err == "Interrupted: whatever was started goes on; the same command finds it.\n"
 

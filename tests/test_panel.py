@@ -77,6 +77,7 @@ class TestTheLink:
         unknown = Client().get("/panel/nobody/")
         assert unknown.status_code == 404
         assert "There is no such invitation" in unknown.text
+        assert Client().get("/panel/%00/").status_code == 404
         client = sit_down(seat)
         Seat.objects.update(revoked=True)
         withdrawn = client.get(f"/panel/{seat.token}/")

@@ -32,7 +32,7 @@ def check(settings: Mapping[str, Any], request: Request) -> None:
             f"{', '.join(sorted(OPTIONAL))}."
         )
     for name in _files(settings):
-        if not (WEIGHTS / name).is_file():
+        if Path(name).name != name or not (WEIGHTS / name).is_file():
             raise CannotRender(f"Colt has no weights “{name}” in generation/colt/weights.")
     if request.conditions.aspect != "1:1":
         raise CannotRender(f"Colt makes square clips, not {request.conditions.aspect}.")

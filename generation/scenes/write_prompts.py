@@ -1,7 +1,10 @@
-"""Prints the prompt set `scenes`: sentences drawn from the grammar.
+"""Prints the prompt set `scenes`, sentences drawn from the grammar, or its beginning, `nightly`.
 
 python -m generation.scenes.write_prompts > generation/prompt_sets/scenes.toml
+python -m generation.scenes.write_prompts nightly > generation/prompt_sets/nightly.toml
 """
+
+import sys
 
 import numpy as np
 
@@ -10,12 +13,23 @@ from generation.scenes.grammar import Scene, draw_scene
 PROMPTS = 240
 IMAGE_EVERY = 3  # every third prompt is image to video
 SEED = 7
+NIGHTLY = 16  # text to video prompts: what an experiment of the small world needs
 HEADER = """\
 # Written by `python -m generation.scenes.write_prompts`. The images of its image-to-video prompts
 # are first frames that the project's own renderer draws when the set is loaded.
 slug = "scenes"
 name = "Scenes"
 description = "Sentences of the built-in models' small world: coloured shapes that move and strike."
+aspect = "1:1"
+seconds = 2
+seed_slots = 1
+"""
+NIGHTLY_HEADER = """\
+# Written by `python -m generation.scenes.write_prompts nightly`: prompts of `scenes` again, so that
+# clips made for the one serve the other.
+slug = "nightly"
+name = "Nightly scenes"
+description = "A short text-to-video set for experiments on the built-in models."
 aspect = "1:1"
 seconds = 2
 seed_slots = 1
@@ -45,11 +59,17 @@ def main() -> None:
         scene = draw_scene(rng, pair_share=0.3)
         if clear(scene) and scene not in chosen:
             chosen.append(scene)
-    print(HEADER)
+    nightly = sys.argv[1:] == ["nightly"]
+    print(NIGHTLY_HEADER if nightly else HEADER)
+    printed = 0
     for index, scene in enumerate(chosen):
+        with_image = index % IMAGE_EVERY == IMAGE_EVERY - 1
+        if nightly and (with_image or printed == NIGHTLY):
+            continue
+        printed += 1
         words = ", ".join(f'"{tag}"' for tag in tags(scene))
         print(f'[[prompt]]\nkey = "scenes-{index + 1:03}"\ntext = "{scene}"\ntags = [{words}]')
-        if index % IMAGE_EVERY == IMAGE_EVERY - 1:
+        if with_image:
             print('image = "scene"')
         print()
 

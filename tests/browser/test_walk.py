@@ -53,12 +53,15 @@ A_PANEL = """
 from arena.experiments import Proposal, start
 from arena.models import Panel
 from arena.panels import make_seats
-from generation.models import Clip, PromptSet, PromptSetEntry, Version
+from generation.models import Clip, Prompt, PromptSet, PromptSetEntry, Version
 panel = Panel.objects.create(slug="walk", name="The walk", quota=2, instructions="Look twice.")
 few = PromptSet.objects.create(slug="walk", name="The walk", digest="0")
 one, two = Version.objects.filter(slug__in=("scenes-reference", "scenes-faded"))
 ready = Clip.objects.filter(version=one, category="t2v-silent", state="ready")
-for position, prompt in enumerate(ready.order_by("priority").values_list("prompt", flat=True)):
+prompts = list(ready.order_by("priority").values_list("prompt", flat=True))
+others = Prompt.objects.filter(sets__slug="scenes", sounds__contains=["silent"], image=None)
+prompts += others.exclude(pk__in=prompts).values_list("pk", flat=True)[:max(0, 4 - len(prompts))]
+for position, prompt in enumerate(prompts):
     PromptSetEntry.objects.create(prompt_set=few, prompt_id=prompt, position=position)
 start(Proposal("The walk", one, two, "t2v-silent", few, max_votes=60, panels=(panel,)))
 print(*[seat.token for seat in make_seats(panel, 2)])
@@ -67,7 +70,7 @@ print(*[seat.token for seat in make_seats(panel, 2)])
 
 @pytest.fixture(scope="module")
 def seats(demo: RunningDemo) -> list[str]:
-    """Tokens of a panel's seats, whose experiment is about clips that are there already."""
+    """Tokens of a panel's seats, whose experiment has clips that are there already."""
     demo.wait_for_all_clips()
     return demo.manage("shell", "--no-imports", "-c", A_PANEL).split()[-2:]
 

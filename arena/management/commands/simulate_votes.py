@@ -6,8 +6,8 @@ import numpy as np
 import requests
 from django.core.management.base import BaseCommand, CommandError
 
-from arena.models import MIXED
-from arena.simulation import SiteRefused, make_voters
+from arena.models import MIXED, PANEL, Panel
+from arena.simulation import SimulatedVoter, SiteRefused, make_members, make_voters
 from generation.categories import Category
 
 
@@ -19,7 +19,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--site", required=True, help="Such as http://127.0.0.1:8000")
         parser.add_argument("--voters", type=int, default=300)
-        parser.add_argument("--stream", choices=[MIXED, *Category.values], default=MIXED)
+        where = parser.add_mutually_exclusive_group()
+        where.add_argument("--stream", choices=[MIXED, *Category.values], default=MIXED)
+        where.add_argument(
+            "--panel", metavar="SLUG", help="Take this panel's seats, new ones if it lacks some."
+        )
         parser.add_argument("--rate", type=float, default=4.0, help="Votes per second at most.")
         parser.add_argument("--seed", type=int, default=1)
         much = parser.add_mutually_exclusive_group(required=True)
@@ -29,14 +33,14 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["voters"] < 1 or options["rate"] <= 0:
             raise CommandError("--voters and --rate must be positive.")
-        voters = make_voters(options["site"], options["voters"], options["seed"])
+        voters, stream = self._voters(**options)
         rng = np.random.default_rng(options["seed"])
         cast = idle = 0
         while options["forever"] or cast < options["votes"]:
             started = time.monotonic()
             voter = voters[rng.integers(len(voters))]
             try:
-                choice = voter.vote(options["stream"])
+                choice = voter.vote(stream)
             except (requests.RequestException, SiteRefused) as error:
                 if not options["forever"]:
                     raise CommandError(f"The site did not take a vote: {error}") from None
@@ -51,3 +55,13 @@ class Command(BaseCommand):
             pause = 1 / options["rate"] if choice else 2 / options["rate"]
             time.sleep(max(0.0, pause - (time.monotonic() - started)))
         self.stdout.write(f"{cast} simulated votes cast.")
+
+    def _voters(
+        self, site: str, voters: int, seed: int, panel: str | None, stream: str, **options: Any
+    ) -> tuple[list[SimulatedVoter], str]:
+        if panel is None:
+            return make_voters(site, voters, seed), stream
+        found = Panel.objects.filter(slug=panel).first()
+        if found is None:
+            raise CommandError(f"There is no panel “{panel}”.")
+        return make_members(site, found, voters, seed), PANEL

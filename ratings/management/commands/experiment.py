@@ -9,7 +9,7 @@ from django.core.management.base import CommandError
 
 from arena.experiments import NotStarted, cancel
 from arena.models import Experiment
-from ratings.experiments import newest
+from ratings.experiments import newest, newest_of
 from ratings.management.pipeline_command import NO_ANSWER, PipelineCommand, add_design, proposed
 from ratings.pipeline import planned, start_or_find, state_of
 from ratings.snapshots import (
@@ -71,8 +71,10 @@ class Command(PipelineCommand):
         self._print(state_of(experiment, newest(experiment)))
 
     def _list(self, **options: Any) -> None:
-        for experiment in Experiment.objects.order_by("-created_at"):
-            made = newest(experiment)
+        experiments = list(Experiment.objects.order_by("-created_at"))
+        stand = newest_of(experiments)
+        for experiment in experiments:
+            made = stand.get(experiment.pk)
             votes = f"{made.votes if made else 0} of {experiment.max_votes} votes"
             verdict = made.verdict if made and made.verdict else experiment.state
             self.stdout.write(
