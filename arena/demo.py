@@ -198,7 +198,7 @@ class Demo:
         self.screen.line("postgres", f"running (process {self.servers.postgres_pid})")
         self.screen.line("valkey", f"running (process {self.servers.valkey_pid})")
 
-        settings = settings_for(self.home, servers)
+        settings = settings_for(self.home, servers) | {"SITE_ADDRESS": self.address}
         write_private(self.home / "demo.json", json.dumps(settings, indent=1))
         site_env = {**os.environ, **settings}
         # Only the migrations may change tables: nothing else is told the owner's password.

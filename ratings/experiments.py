@@ -42,7 +42,7 @@ from ratings.leaderboards import (
 from ratings.models import Assessment, Delivery
 from ratings.stats import sequential
 from ratings.stats.planning import Chances, plan
-from ratings.stats.sequential import LEAST_VOTERS, Design
+from ratings.stats.sequential import LEAST_BLOCKS, LEAST_VOTERS, Design
 
 # Raised when the findings get another form or the method changes: then all are made anew.
 FORM = 1
@@ -313,8 +313,10 @@ def plan_of(
     prompts = prompts_of(proposal.prompt_set, Category(proposal.category)).count()
     design = design_of(proposal)
     truths = [-share * proposal.margin for share in TRUE_VALUES]
+    of_panels = _votes_of_panels(proposal, prompts * proposal.seed_slots)
+    blocks = design.max_blocks if of_panels is None else min(design.max_blocks, of_panels // 2)
     planned = plan(
-        design,
+        replace(design, max_blocks=max(LEAST_BLOCKS, blocks)),
         tie_rate=tie_rate,
         voters=voters,
         prompts=prompts,
@@ -330,7 +332,7 @@ def plan_of(
         "max_blocks": design.max_blocks,
         "max_votes": proposal.max_votes,
         "votes_per_day": rounded(rate),
-        "votes_of_panels": _votes_of_panels(proposal, prompts * proposal.seed_slots),
+        "votes_of_panels": of_panels,
         "days_at_most": rounded(proposal.max_votes / rate) if rate else None,
         "design_effect": rounded(planned.design_effect),
         **_clips_to_make(proposal),
