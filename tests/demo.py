@@ -17,7 +17,7 @@ import requests
 from arena.localservers import free_port
 
 PROJECT = Path(__file__).resolve().parent.parent
-PATIENCE = 300  # seconds for anything to happen on a machine that is busy with other things
+PATIENCE = 600  # seconds for anything to happen on a machine that is busy with other things
 
 
 class RunningDemo:

@@ -13,6 +13,11 @@ from arena.localservers import find_processes
 from tests.demo import PATIENCE, RunningDemo
 
 DATA = re.compile(r'battle-data" type="application/json">(.*?)</script>', re.S)
+# Two slow versions: enough to be caught at it, and soon done.
+RENDER = (
+    "render", "--prompt-set", "scenes", "--category", "t2v-silent", "t2v-audio",
+    "--version-slug", "colt-2", "colt-2-hd", "--no-wait", "--limit",
+)  # fmt: skip
 RENDERING = "SELECT id, fence, attempts FROM generation_clip WHERE state = 'rendering'"
 
 
@@ -49,7 +54,7 @@ def orphans(demo: RunningDemo) -> list[str]:
 def test_a_worker_killed_in_mid_render(demo: RunningDemo) -> None:
     demo.wait_for_all_clips()
     before = demo.sql("SELECT count(*) FROM generation_clip")[0][0]
-    demo.manage("render", "--prompt-set", "scenes", "--limit", "3", "--no-wait")
+    demo.manage(*RENDER, "3")
     total = demo.sql("SELECT count(*) FROM generation_clip")[0][0]
     assert total > before
     clip, fence, attempts = demo.wait_for("a render", lambda: demo.sql(RENDERING))[0]
@@ -69,7 +74,7 @@ def test_a_worker_killed_in_mid_render(demo: RunningDemo) -> None:
 
 def test_redis_flushed_in_mid_render(demo: RunningDemo) -> None:
     demo.wait_for_all_clips()
-    demo.manage("render", "--prompt-set", "scenes", "--limit", "4", "--no-wait")
+    demo.manage(*RENDER, "4")
     demo.wait_for("a render", lambda: demo.sql(RENDERING))
     demo.redis().flushall()
     kill(processes(demo, "gpu@%h"))  # the worker that comes back finds an empty queue
@@ -80,7 +85,7 @@ def test_redis_flushed_in_mid_render(demo: RunningDemo) -> None:
 
 def test_postgres_killed_in_mid_render(demo: RunningDemo) -> None:
     demo.wait_for_all_clips()
-    demo.manage("render", "--prompt-set", "scenes", "--limit", "5", "--no-wait")
+    demo.manage(*RENDER, "5")
     clip = demo.wait_for("a render", lambda: demo.sql(RENDERING))[0][0]
     os.kill(postmaster(demo), signal.SIGKILL)
     demo.wait_for_all_clips()
