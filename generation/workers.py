@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 QUEUE = "gpu"
 BEAT_SECONDS = 10.0
 FORGOTTEN_AFTER = timedelta(days=1)
+# Held while a report is written; once it has ended, a process reports no more.
+_reporting = threading.Lock()
+_ended = threading.Event()
 
 
 @worker_process_init.connect
@@ -37,19 +40,22 @@ def begin(sender: str, **_: Any) -> None:
 def end(sender: str, **_: Any) -> None:
     """A worker that ended in peace is no longer listed."""
     if QUEUE in current_app.amqp.queues.consume_from:
-        Worker.objects.filter(name=sender).delete()
+        _ended.set()
+        with _reporting:
+            Worker.objects.filter(name=sender).delete()
 
 
 def _report_forever(name: str) -> None:
-    pause = threading.Event()
-    while True:
+    while not _ended.is_set():
         try:
-            report(name)
+            with _reporting:
+                if not _ended.is_set():
+                    report(name)
         except Exception:  # the database restarts, torch is being imported: again at the next beat
             log.debug("%s: no report", name, exc_info=True)
         finally:
             connection.close()
-        pause.wait(BEAT_SECONDS)
+        _ended.wait(BEAT_SECONDS)
 
 
 def report(name: str) -> None:
