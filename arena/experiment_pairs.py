@@ -211,10 +211,9 @@ def may_judge(voter: Voter) -> bool:
 
 def public_experiments(voter: Voter) -> list[Experiment]:
     """Those that take part in the public stream."""
-    if not may_judge(voter):
-        return []
     running = Experiment.objects.filter(state=ExperimentState.RUNNING, public_share__gt=0)
-    return list(running.select_related("baseline"))
+    found = list(running.select_related("baseline"))
+    return found if found and may_judge(voter) else []
 
 
 def panel_experiments(seat: Seat) -> list[Experiment]:

@@ -154,15 +154,14 @@ def queue_clips(
     wanted = Q(category=category.value, version__in=chosen)
     before = Clip.objects.filter(wanted).count()
     Clip.objects.bulk_create(clips, ignore_conflicts=True, batch_size=500)
-    if order is not None:
-        _put_in_order(wanted, order)
+    if ranks is not None:
+        _put_in_order(wanted, ranks)
     queued.added = Clip.objects.filter(wanted).count() - before
     queued.existing = len(clips) - queued.added
     return queued
 
 
-def _put_in_order(wanted: Q, order: Sequence[tuple[int, int]]) -> None:
-    ranks = {place: rank for rank, place in enumerate(order)}
+def _put_in_order(wanted: Q, ranks: Mapping[tuple[int, int], int]) -> None:
     waiting = list(Clip.objects.filter(wanted, state=ClipState.WAITING).select_for_update())
     waiting = [clip for clip in waiting if (clip.prompt_id, clip.seed_slot) in ranks]
     for clip in waiting:

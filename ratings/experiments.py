@@ -9,13 +9,11 @@ from uuid import UUID
 
 import numpy as np
 from django.conf import settings
-from django.db import connection, transaction
 from django.db.models import Max, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from arena.experiments import Proposal, clips_missing
-from arena.ledger import LEDGER_LOCK
 from arena.models import (
     Choice,
     Defect,
@@ -35,6 +33,7 @@ from ratings.experiment_votes import blocks_of, complete_blocks, votes_behind
 from ratings.leaderboards import (
     LedgerEnd,
     alone,
+    end_of,
     is_of_another_ledger,
     is_resting,
     rounded,
@@ -65,17 +64,9 @@ def design_of(experiment: Experiment | Proposal) -> Design:
     )
 
 
-@transaction.atomic
-def end_of(experiment: Experiment) -> LedgerEnd:
-    """The last vote of the experiment, checks included, and the last exclusion of all.
-
-    As `leaderboards.end_of_ledger`: the lock waits for every insert under way.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LEDGER_LOCK])
-    last_vote = Vote.objects.filter(experiment=experiment).aggregate(last=Max("pk"))["last"]
-    last_exclusion = Exclusion.objects.aggregate(last=Max("pk"))["last"]
-    return LedgerEnd(last_vote or 0, last_exclusion or 0, settings.COUNT_SIMULATED_VOTES)
+def _end(experiment: Experiment) -> LedgerEnd:
+    """The last vote of the experiment, checks included, and the last exclusion of all."""
+    return end_of(Vote.objects.filter(experiment=experiment))
 
 
 def newest(experiment: Experiment) -> Assessment | None:
@@ -95,7 +86,7 @@ def assess(experiment: Experiment) -> Assessment:
 
     The experiment's state follows the verdict, unless it was cancelled.
     """
-    end = end_of(experiment)
+    end = _end(experiment)
     with alone(f"assess {experiment.pk}"):
         return _assess(experiment, end)
 
@@ -103,7 +94,7 @@ def assess(experiment: Experiment) -> Assessment:
 def assess_if_behind(experiment: Experiment) -> Assessment | None:
     """The same, unless nothing is new, the last one was too hard a while ago, or another worker is
     at it."""
-    end = end_of(experiment)
+    end = _end(experiment)
     with alone(f"assess {experiment.pk}", wait=False) as free:
         before = newest(experiment)
         if not free or not is_behind(before, end) or is_resting(before):

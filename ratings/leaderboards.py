@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.utils import timezone
 
 from arena.ledger import LEDGER_LOCK
@@ -107,9 +107,14 @@ class CountedVotes:
     comparisons: Comparisons | None  # None when nothing counts
 
 
-@transaction.atomic
 def end_of_ledger(category: str) -> LedgerEnd:
-    """The last vote of the category and the last exclusion of all, 0 when there is none.
+    """The last vote of the category and the last exclusion of all, 0 when there is none."""
+    return end_of(Vote.objects.filter(category=category, kind=Kind.ARENA))
+
+
+@transaction.atomic
+def end_of(votes: QuerySet[Vote]) -> LedgerEnd:
+    """The last of these votes and the last exclusion of all, 0 when there is none.
 
     Numbers are given before rows are committed. The lock waits for every insert under way, so that
     no vote below the last one turns up later. Voters wait while it is held, and it is held until
@@ -117,8 +122,7 @@ def end_of_ledger(category: str) -> LedgerEnd:
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LEDGER_LOCK])
-    arena = Vote.objects.filter(category=category, kind=Kind.ARENA)
-    last_vote = arena.aggregate(last=Max("pk"))["last"]
+    last_vote = votes.aggregate(last=Max("pk"))["last"]
     last_exclusion = Exclusion.objects.aggregate(last=Max("pk"))["last"]
     return LedgerEnd(last_vote or 0, last_exclusion or 0, settings.COUNT_SIMULATED_VOTES)
 

@@ -15,11 +15,12 @@ from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
 
-from arena.models import Experiment
+from arena.models import Experiment, Panel
+from arena.panels import make_seats
 from generation.models import Version, VersionState
 from ratings.experiments import assess
 from ratings.models import ApiToken
-from tests.pipeline import DESIGN, cast, set_scene, start_experiment
+from tests.pipeline import DESIGN, PROMPTS, cast, set_scene, start_experiment
 
 pytestmark = pytest.mark.django_db
 VERSION = {
@@ -246,6 +247,19 @@ class TestExperiments:
         assert answer.status_code == 200, answer.content
         assert answer.json()["max_votes"] == 400
         assert not Experiment.objects.exists()
+
+    def test_a_plan_counts_on_no_more_votes_than_the_panel_can_give(
+        self, pipeline: Pipeline, versions: tuple[Version, Version]
+    ) -> None:
+        def plan(seats: int) -> dict[str, Any]:
+            make_seats(Panel.objects.get(), seats)
+            return pipeline.post("/api/plans", DESIGN | {"margin": 120}).json()
+
+        few = plan(6)
+        many = plan(54)
+        assert (few["votes_of_panels"], many["votes_of_panels"]) == (6 * PROMPTS, 60 * PROMPTS)
+        assert all(truth["votes_90"] <= few["votes_of_panels"] for truth in few["truths"])
+        assert few["truths"][0]["inconclusive"] > many["truths"][0]["inconclusive"]
 
     @pytest.mark.parametrize("path", ["/api/experiments", "/api/plans"])
     @pytest.mark.parametrize(
