@@ -100,17 +100,20 @@ COUNTED = """
           )
     )
 """
+# Halves of blocks beside what the ledger says of them.
+LEDGER = f"""
+    SELECT its.id, {COUNTED.format(candidate_left="its.candidate_left")} AS mine,
+           {COUNTED.format(candidate_left="(NOT its.candidate_left)")} AS other
+    FROM arena_half its JOIN arena_block block ON block.id = its.block_id
+    WHERE its.block_id = ANY(%(blocks)s)
+"""
+DIFFERS = "half.id = now.id AND (half.voted, half.completes) IS DISTINCT FROM (mine, other)"
 SETTLE = f"""
     UPDATE arena_half half SET
         voted = mine, completes = other, held_until = CASE WHEN NOT mine THEN held_until END
-    FROM (
-        SELECT its.id, {COUNTED.format(candidate_left="its.candidate_left")} AS mine,
-               {COUNTED.format(candidate_left="(NOT its.candidate_left)")} AS other
-        FROM arena_half its JOIN arena_block block ON block.id = its.block_id
-        WHERE its.block_id = ANY(%(blocks)s)
-    ) now
-    WHERE half.id = now.id AND (half.voted, half.completes) IS DISTINCT FROM (mine, other)
+    FROM ({LEDGER}) now WHERE {DIFFERS}
 """
+UNSETTLED = f"SELECT DISTINCT half.block_id FROM arena_half half, ({LEDGER}) now WHERE {DIFFERS}"
 TOUCHED = """
     SELECT DISTINCT battle.block_id
     FROM arena_exclusion exclusion
@@ -118,6 +121,7 @@ TOUCHED = """
     JOIN arena_battle battle ON battle.id = vote.battle_id
     JOIN arena_experiment experiment ON experiment.id = vote.experiment_id
     WHERE vote.kind = 'experiment' AND experiment.state = 'running'
+      AND (%(since)s::timestamptz IS NULL OR exclusion.made_at >= %(since)s)
 """
 
 
@@ -190,10 +194,16 @@ def settle(blocks: Iterable[int | None]) -> int:
         return cursor.rowcount
 
 
-def settle_excluded() -> int:
-    """Halves whose vote was taken out are asked for again, and those put back are not."""
+def settle_excluded(since: datetime | None = None) -> int:
+    """Halves whose vote was taken out are asked for again, and those put back are not; returns how
+    many changed. With `since`, by the exclusions made from then on alone.
+
+    Only blocks that differ from the ledger are locked: voters would be kept from the others.
+    """
     with connection.cursor() as cursor:
-        cursor.execute(TOUCHED)
+        cursor.execute(TOUCHED, {"since": since})
+        touched = [row[0] for row in cursor.fetchall()]
+        cursor.execute(UNSETTLED, {"blocks": touched})
         blocks = [row[0] for row in cursor.fetchall()]
     return settle(blocks) if blocks else 0
 

@@ -7,9 +7,12 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Count, Exists, OuterRef, Q
+from django.utils import timezone
 
 from arena.experiment_pairs import Place, lay_out
-from arena.models import Experiment, ExperimentState, Panel
+from arena.models import Block, Experiment, ExperimentState, Half, Panel
+from arena.panels import votes_left
 from generation.backends import CannotRender
 from generation.catalog import check_clip
 from generation.categories import Category
@@ -57,6 +60,12 @@ class Proposal:
     @property
     def versions(self) -> tuple[Version, Version]:
         return self.candidate, self.baseline
+
+
+def default_name(candidate: Version, baseline: Version, category: str) -> str:
+    """Of an experiment that nobody named."""
+    kind = dict(Category.choices).get(category, category).replace(",", "").lower()
+    return f"{candidate.name} against {baseline.name}, {kind}"[:120]
 
 
 # What makes two experiments one: with the same of all this a second would ask the same question.
@@ -221,6 +230,35 @@ def clips_missing(proposal: Proposal) -> dict[str, int]:
     return {v.slug: round(shown * len(places - _ready(proposal, v))) for v in proposal.versions}
 
 
+def votes_of_panels(proposal: Proposal) -> int | None:
+    """The most that the panels' seats can give it; None where the public votes, too."""
+    if proposal.public_share > 0:
+        return None
+    prompts = list(prompts_of(proposal.prompt_set, Category(proposal.category)))
+    places = set(_places(proposal, prompts))
+    return votes_left(proposal.panels, proposal.versions, proposal.category, places)
+
+
+def rivals(proposal: Proposal) -> list[Experiment]:
+    """Running experiments that ask some of the same voters, oldest first."""
+    asked = Q(panels__in=proposal.panels)
+    if proposal.public_share > 0:
+        asked |= Q(public_share__gt=0, category=proposal.category)
+    running = Experiment.objects.filter(asked, state=ExperimentState.RUNNING)
+    return list(running.distinct().order_by("created_at"))
+
+
+def shows_the_same(proposal: Proposal, rival: Experiment) -> bool:
+    """Whether clip pairs of both are the same: a voter who met one there can't judge it here."""
+    return (
+        {rival.candidate_id, rival.baseline_id} == {version.pk for version in proposal.versions}
+        and rival.category == proposal.category
+        and PromptSet.objects.filter(
+            pk=proposal.prompt_set.pk, prompts__sets=rival.prompt_set_id
+        ).exists()
+    )
+
+
 # --- starting ------------------------------------------------------------------------------------
 
 
@@ -263,16 +301,64 @@ def check_prompts(experiment: Experiment) -> list[Prompt]:
 
 
 def same_design(proposal: Proposal) -> Experiment | None:
-    """The newest experiment that asks this very question of these panels, not a cancelled one."""
+    """The newest experiment that asks this very question of just these panels, not a cancelled
+    one."""
     same = Experiment.objects.exclude(state=ExperimentState.CANCELLED).filter(
         **{name: getattr(proposal, name) for name in DESIGN}
     )
-    for panel in proposal.panels:
-        same = same.filter(panels=panel)
-    return same.order_by("-created_at").first()
+    newest_first = same.order_by("-created_at").prefetch_related("panels")
+    panels = set(proposal.panels)
+    return next((found for found in newest_first if set(found.panels.all()) == panels), None)
 
 
 def cancel(experiment: Experiment) -> bool:
     """Ask nobody any more; votes stay. False if it was not running."""
     running = Experiment.objects.filter(pk=experiment.pk, state=ExperimentState.RUNNING)
     return running.update(state=ExperimentState.CANCELLED) == 1
+
+
+# --- going on ------------------------------------------------------------------------------------
+
+
+def obstacles(experiment: Experiment) -> list[str]:
+    """What keeps a running experiment from its verdict until somebody acts, a sentence each.
+
+    Five queries; none for one that is not running.
+    """
+    if experiment.state != ExperimentState.RUNNING:
+        return []
+    return [*_failed_clips(experiment), *_used_up_panels(experiment)]
+
+
+def _failed_clips(experiment: Experiment) -> Iterator[str]:
+    asked = Block.objects.filter(experiment=experiment).filter(
+        Exists(Half.objects.filter(block=OuterRef("pk"), voted=False))
+    )
+    failed = Clip.objects.filter(state=ClipState.FAILED).filter(
+        Q(pk__in=asked.values("candidate_clip")) | Q(pk__in=asked.values("baseline_clip"))
+    )
+    by_version = failed.values_list("version__slug").annotate(Count("pk"))
+    for slug, count in by_version.order_by("version__slug"):
+        yield (
+            f"{count} clip{'s' if count > 1 else ''} of {slug} failed, and nobody can be shown "
+            "their pairs: mend the cause, then “Retry failed” on the clips in the admin."
+        )
+
+
+def _used_up_panels(experiment: Experiment) -> Iterator[str]:
+    """Where the public votes, too, new voters can always come."""
+    if experiment.public_share > 0:
+        return
+    unvoted = Half.objects.filter(experiment=experiment, voted=False)
+    if unvoted.filter(held_until__gt=timezone.now()).exists():
+        return  # somebody is at it
+    open_places = unvoted.exclude(block__candidate_clip__state=ClipState.FAILED).exclude(
+        block__baseline_clip__state=ClipState.FAILED
+    )
+    places = set(open_places.values_list("block__prompt_id", "block__seed_slot").distinct())
+    versions = experiment.candidate, experiment.baseline
+    if places and not votes_left(experiment.panels.all(), versions, experiment.category, places):
+        yield (
+            "Every seat of its panels has given its quota or has met all clip pairs that are left: "
+            "add seats, raise the quota, or cancel it."
+        )

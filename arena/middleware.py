@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from django.db import OperationalError
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.db import DataError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
 from django.template.loader import render_to_string
 from psycopg_pool import PoolTimeout
 
@@ -14,6 +15,8 @@ POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
     "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
+NUL = "A text that you sent holds a NUL character, which can't be kept: take it out and send again."
+NULS = ("\0", "\\u0000")  # as itself, and as JSON writes it
 AWAY = "The database does not answer right now. Nothing you sent is counted twice: try again."
 ERRORS = {
     400: "The request can't be read, or is too large.",
@@ -70,3 +73,27 @@ class say_when_the_database_is_away:  # noqa: N801  named as its neighbours in M
             response = JsonResponse({"error": AWAY}, status=503)
         response.headers["Retry-After"] = "2"
         return response
+
+
+class refuse_nul:  # noqa: N801  named as its neighbours in MIDDLEWARE
+    """PostgreSQL keeps no NUL in a text. Where one of the request's came to it, an address is of
+    nothing (404), and anything else is refused (400). A cookie with one is none of ours."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        request.COOKIES = {name: text for name, text in request.COOKIES.items() if "\0" not in text}
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        if not isinstance(error, DataError):
+            return None
+        if "\0" in request.path:
+            raise Http404("No address holds a NUL character.")
+        given = [*request.GET.lists(), *request.POST.lists()]
+        if not any(nul in text for _, texts in given for text in texts for nul in NULS):
+            return None
+        if request.accepts("text/html"):
+            return render(request, "400.html", {"message": NUL}, status=400)
+        return JsonResponse({"error": NUL}, status=400)

@@ -1,10 +1,11 @@
 """Voters, battles, the ledger, and experiments as they are laid out and judged."""
 
 import uuid
+from typing import Self
 
 from django.conf import settings
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 
 from generation.categories import Category
@@ -314,8 +315,17 @@ class Skip(models.Model):
         return f"skip of {self.battle_id}"
 
 
+class Defects(models.QuerySet["Defect"]):
+    def standing(self) -> Self:
+        """Those that were not taken back: the latest entry about a thing in a clip holds."""
+        same_thing = {name: OuterRef(name) for name in ("vote", "clip", "what")}
+        later = Defect.objects.filter(**same_thing, pk__gt=OuterRef("pk"))
+        return self.filter(~Exists(later), taken_back=False)
+
+
 class Defect(models.Model):
-    """What a voter marked as wrong in a clip of an experiment, after the vote."""
+    """What a voter marked as wrong in a clip of an experiment, after the vote, or took back again.
+    Never changed; the latest entry about a thing in a clip holds."""
 
     class What(models.TextChoices):
         FLICKER = "flicker", "Flicker"
@@ -332,12 +342,13 @@ class Defect(models.Model):
     clip = models.ForeignKey(Clip, models.PROTECT, related_name="+")
     what = models.CharField(max_length=8, choices=What)
     second = models.FloatField(null=True, blank=True, help_text="Into the clip.")
+    taken_back = models.BooleanField(default=False)
     marked_at = models.DateTimeField(auto_now_add=True)
 
-    class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["vote", "clip", "what"], name="defect_once"),
-        ]
+    objects = Defects.as_manager()
+
+    # What a pair without sound can't have.
+    OF_SOUND = (What.LIP_SYNC, What.AUDIO)
 
     def __str__(self) -> str:
         return f"{self.what} in {self.clip_id}"

@@ -1,11 +1,18 @@
 """Panels: people invited by a link, each with a seat that is one voter."""
 
 import secrets
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
+from django.db.models import Count
 
-from arena.models import PANEL, Panel, Seat, Vote, Voter
+from arena.experiment_pairs import Place
+from arena.models import PANEL, Battle, Exclusion, Panel, Seat, Vote, Voter
 from arena.voting import Refused
+from generation.models import Version
 
 UNINVITED = "This page is for invited panels: open the link that you were sent."
 
@@ -52,3 +59,41 @@ def votes_given(seat: Seat) -> int:
 def left_to_draw(seat: Seat, open_battles: int) -> int:
     """Pairs that the quota leaves beside those on the voter's screen."""
     return seat.panel.quota - votes_given(seat) - open_battles
+
+
+def votes_left(
+    panels: Iterable[Panel], versions: Sequence[Version], category: str, places: set[Place]
+) -> int:
+    """The most votes that the panels' seats can still give on these clip pairs of two versions.
+
+    Within each seat's quota, and one on a pair that the seat has not met anywhere yet; none from
+    seats that were withdrawn or whose votes do not count.
+    """
+    seats = list(
+        Seat.objects.filter(panel__in=panels, revoked=False).select_related("panel", "voter")
+    )
+    voters = [seat.voter_id for seat in seats if seat.voter_id]
+    given = dict(
+        Vote.objects.filter(voter__in=voters, battle__stream=PANEL)
+        .values_list("voter")
+        .annotate(Count("pk"))
+    )
+    entries = Exclusion.objects.filter(voter__in=voters).order_by("pk")
+    latest = dict(entries.values_list("voter", "action"))
+    met: defaultdict[UUID, set[Place]] = defaultdict(set)
+    shown = Battle.objects.filter(
+        voter__in=voters, category=category, left__version__in=versions, right__version__in=versions
+    )
+    for voter, prompt, slot in shown.values_list("voter_id", "prompt_id", "left__seed_slot"):
+        met[voter].add((prompt, slot))
+
+    def left(seat: Seat) -> int:
+        voter = seat.voter
+        if voter is None:
+            return min(seat.panel.quota, len(places))
+        silent = voter.simulated and not settings.COUNT_SIMULATED_VOTES
+        if silent or latest.get(voter.pk) == Exclusion.Action.EXCLUDE:
+            return 0
+        return max(0, min(seat.panel.quota - given.get(voter.pk, 0), len(places - met[voter.pk])))
+
+    return sum(map(left, seats))

@@ -42,6 +42,7 @@ MIDDLEWARE = [
     "arena.middleware.content_security_policy",
     "arena.middleware.errors_of_the_api_as_json",
     "arena.middleware.say_when_the_database_is_away",
+    "arena.middleware.refuse_nul",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -147,6 +148,12 @@ CELERY_BEAT_SCHEDULE = {
         "task": "arena.tasks.free_excluded_halves",
         "schedule": 30.0,
         "options": {"expires": 30},
+    },
+    "free all excluded halves": {  # the entry above looks at the last minutes' alone
+        "task": "arena.tasks.free_excluded_halves",
+        "kwargs": {"recent": False},
+        "schedule": 600.0,
+        "options": {"expires": 600},
     },
     "make experiment checks": {
         "task": "arena.tasks.make_experiment_checks",

@@ -25,6 +25,9 @@ from generation.scenes.grammar import NotAScene, Scene, parse
 from generation.scenes.judge import judge
 
 BATTLE_DATA = re.compile(r'<script id="battle-data" type="application/json">(.*?)</script>', re.S)
+# Median noise on a score from 0 to 1: of anybody, and of those whom a team would invite, who see
+# what is spoilt.
+NOISE, NOISE_OF_MEMBERS = 0.22, 0.08
 SCORES_KEPT = 5000  # clips come back in battle after battle; each is judged once
 TIMEOUT = 30  # seconds for one request
 
@@ -42,8 +45,10 @@ class Taste:
     bad_below: float = 0.25
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> "Taste":
-        return cls(noise=float(rng.lognormal(-1.5, 0.4)), tie_within=float(rng.uniform(0.02, 0.08)))
+    def draw(cls, rng: np.random.Generator, noise: float) -> "Taste":
+        return cls(
+            noise=float(noise * rng.lognormal(0, 0.4)), tie_within=float(rng.uniform(0.02, 0.08))
+        )
 
     def choose(self, left: float, right: float, rng: np.random.Generator) -> Choice:
         seen_left, seen_right = np.array([left, right]) + rng.normal(0, self.noise, 2)
@@ -67,8 +72,17 @@ def watch(data: bytes, audio: bool) -> tuple[np.ndarray, float, np.ndarray | Non
     return frames, rate, np.concatenate(pieces), sample_rate
 
 
+def grain(frames: np.ndarray) -> float:
+    """Mean roughness of neighbouring pixels, of 255, in uint8 [F, H, W, 3]: clips have about 1."""
+    row = frames[:: max(1, len(frames) // 8), ..., 1].astype(np.int16)
+    return float(np.abs(2 * row[..., 1:-1] - row[..., :-2] - row[..., 2:]).mean())
+
+
 class Judge:
-    """Scores clips, each only once."""
+    """Scores clips, each only once.
+
+    The renderer's judge looks at few pixels, in which fine grain drowns; whoever watches sees it.
+    """
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, float] = OrderedDict()
@@ -77,7 +91,8 @@ class Judge:
         key = hashlib.sha256(f"{scene}{audio}".encode() + data).hexdigest()
         if key not in self._known:
             frames, fps, sound, rate = watch(data, audio)
-            self._known[key] = judge(scene, frames, fps, sound, rate).overall
+            seen = np.exp(-max(0.0, grain(frames) - 3) / 20)
+            self._known[key] = float(judge(scene, frames, fps, sound, rate).overall * seen)
             if len(self._known) > SCORES_KEPT:
                 self._known.popitem(last=False)
         return self._known[key]
@@ -86,10 +101,12 @@ class Judge:
 class SimulatedVoter:
     """One voter with its own cookie, taste and random numbers."""
 
-    def __init__(self, site: str, voter: Voter, judge_: Judge, seed: int) -> None:
+    def __init__(
+        self, site: str, voter: Voter, judge_: Judge, seed: int, noise: float = NOISE
+    ) -> None:
         self.site, self.judge = site.rstrip("/"), judge_
         self.rng = np.random.default_rng(seed)
-        self.taste = Taste.draw(self.rng)
+        self.taste = Taste.draw(self.rng, noise)
         self.http = requests.Session()
         self.http.cookies.set(COOKIE, cookie_value(voter))
 
@@ -100,7 +117,8 @@ class SimulatedVoter:
         A seat that was never opened gets a simulated voter; an opened one keeps its own.
         """
         known = Seat.objects.get(token=token).voter
-        voter = cls(site, known or Voter.objects.create(simulated=True), judge_, seed)
+        who = known or Voter.objects.create(simulated=True)
+        voter = cls(site, who, judge_, seed, NOISE_OF_MEMBERS)
         voter._ask("GET", f"/panel/{token}/")
         return voter
 

@@ -15,6 +15,8 @@ from generation.checks import make_checks
 VISIT_AGE = timedelta(days=1)
 # A worker stays with the checks of one experiment for so many seconds, then does other work.
 CHECKS_SECONDS = 20
+# Beat has all exclusions looked at again every so often, for those made while no worker was there.
+RECENT_EXCLUSIONS = timedelta(minutes=10)
 
 
 @shared_task
@@ -41,10 +43,10 @@ def sweep_visitors() -> int:
 
 
 @shared_task
-def free_excluded_halves() -> int:
-    """Ask again for the votes of running experiments that were taken out; returns how many halves
-    changed."""
-    return settle_excluded()
+def free_excluded_halves(recent: bool = True) -> int:
+    """Ask again for the votes of running experiments that were taken out, of late or ever; returns
+    how many halves changed."""
+    return settle_excluded(timezone.now() - RECENT_EXCLUSIONS if recent else None)
 
 
 @shared_task

@@ -21,7 +21,8 @@ urlpatterns = [
     path("vote/<slug:stream>/", views.vote_page, name="vote_category"),
     path("battles/<uuid:battle_id>/", views.battle_page, name="battle"),
     path("battles/<uuid:battle_id>/vote/", views.vote, name="cast_vote"),
-    path("battles/<uuid:battle_id>/defects/", views.defects, name="mark_defect"),
+    path("battles/<uuid:battle_id>/defects/", views.mark, name="mark_defect"),
+    path("battles/<uuid:battle_id>/defects/take-back/", views.take_back, name="take_back_defect"),
     path("battles/<uuid:battle_id>/skip/", views.skip, name="skip"),
     path(
         "battles/<uuid:battle_id>/reference.webp", views.battle_reference, name="battle_reference"

@@ -23,8 +23,10 @@ from arena.voting import (
     battle_of,
     cast_vote,
     mark_defect,
+    marked_defects,
     may_mark_defects,
     skip_battle,
+    take_back_defect,
 )
 from generation.categories import Category
 from generation.encoding import PROFILE
@@ -35,6 +37,7 @@ NOTHING_LEFT = "There is no pair here that you have not judged: come back when m
 ENOUGH_OPEN = "Vote on the pairs you have open first."
 QUOTA_REACHED = "Thank you: you have given all the votes that were asked of you."
 SIDES = ("left", "right")
+LANES = (("left", 1), ("right", 2))
 
 View = Callable[..., HttpResponseBase]
 
@@ -98,6 +101,11 @@ def _muted(battle: Battle) -> bool:
     return shown.block is not None and shown.block.muted
 
 
+def _defect_kinds() -> list[tuple[str, str, bool]]:
+    """What can be wrong: value, label, and whether only a clip with sound can have it."""
+    return [(what.value, what.label, what in Defect.OF_SOUND) for what in Defect.What]
+
+
 def _panel_facts(seat: Seat | None) -> dict[str, Any] | None:
     if seat is None:
         return None
@@ -133,8 +141,8 @@ def vote_page(request: HttpRequest, stream: str = MIXED) -> HttpResponseBase:
     context = {
         "stream": stream,
         "panel": panel,
-        "lanes": [("left", 1), ("right", 2)],
-        "defects": Defect.What.choices if panel else [],
+        "lanes": LANES,
+        "defects": _defect_kinds() if panel else [],
         "battle": battle_facts(battle) if battle else None,
         "empty_reason": "" if battle else _why_empty(panel),
     }
@@ -183,6 +191,7 @@ def vote(request: HttpRequest, battle_id: UUID) -> HttpResponseBase:
         said |= {side: _stands(getattr(battle, side).version) for side in SIDES}
     elif may_mark_defects(battle):
         said["defects_url"] = reverse("mark_defect", args=[battle_id])
+        said["take_back_url"] = reverse("take_back_defect", args=[battle_id])
     if battle.stream == PANEL:
         said["panel"] = _panel_facts(seat_of(battle.voter))
     return JsonResponse(said)
@@ -190,21 +199,38 @@ def vote(request: HttpRequest, battle_id: UUID) -> HttpResponseBase:
 
 @require_POST
 @sentences
-def defects(request: HttpRequest, battle_id: UUID) -> JsonResponse:
+def mark(request: HttpRequest, battle_id: UUID) -> HttpResponseBase:
     """Mark what was wrong in one clip of a pair; answers with all that is marked there."""
     given = (request.POST.get(name, "") for name in ("side", "what", "second"))
-    marked = mark_defect(voter_of(request), battle_id, *given)
-    left = Battle.objects.values_list("left_id", flat=True).get(pk=battle_id)
-    facts = [
-        {
-            "side": "left" if defect.clip_id == left else "right",
-            "what": defect.what,
-            "label": defect.get_what_display(),
-            "second": defect.second,
-        }
-        for defect in marked
-    ]
-    return JsonResponse({"defects": facts})
+    return _with_marks(request, mark_defect(voter_of(request), battle_id, *given))
+
+
+@require_POST
+@sentences
+def take_back(request: HttpRequest, battle_id: UUID) -> HttpResponseBase:
+    """Take a mark back; answers with what is marked still."""
+    given = (request.POST.get(name, "") for name in ("side", "what"))
+    return _with_marks(request, take_back_defect(voter_of(request), battle_id, *given))
+
+
+def _with_marks(request: HttpRequest, battle: Battle) -> HttpResponseBase:
+    if wants_json(request):
+        return JsonResponse({"defects": marked_defects(battle)})
+    return redirect(f"{reverse('battle', args=[battle.pk])}#marking")
+
+
+def _marking(battle: Battle, audio: bool) -> dict[str, Any] | None:
+    """What the page of a pair that was voted on offers to mark, and what is marked."""
+    if not may_mark_defects(battle):
+        return None
+    return {
+        "lanes": LANES,
+        "kinds": [
+            (what, label) for what, label, of_sound in _defect_kinds() if audio or not of_sound
+        ],
+        "seconds": battle.prompt.seconds,
+        "marks": marked_defects(battle),
+    }
 
 
 @require_POST
@@ -254,8 +280,13 @@ def battle_page(request: HttpRequest, battle_id: UUID) -> HttpResponseBase:
         "my_votes": my_votes(request),
         "width": facts["width"],
         "height": facts["height"],
+        "marking": _marking(battle, facts["audio"]),
     }
-    context = {"reveal": reveal, "next_url": _stream_url(battle.stream)}
+    context = {
+        "reveal": reveal,
+        "battle_id": battle_id,
+        "next_url": _stream_url(battle.stream),
+    }
     return render(request, "arena/battle.html", context)
 
 

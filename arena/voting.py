@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
 
 from arena.experiment_pairs import give_back, settle
-from arena.models import Battle, Choice, Defect, Kind, Seat, Skip, Vote, Voter
+from arena.models import Battle, Choice, Defect, Defects, Kind, Seat, Skip, Vote, Voter
+from generation.models import Clip
 
 
 @dataclass
@@ -95,13 +97,51 @@ def may_mark_defects(battle: Battle) -> bool:
     return battle.kind != Kind.ARENA and seats.exists()
 
 
-def mark_defect(
-    voter: Voter | None, battle_id: UUID, side: str, what: str, second: str
-) -> list[Defect]:
-    """Add what was wrong in one clip of a pair that was voted on; returns all that is marked.
+@transaction.atomic
+def mark_defect(voter: Voter | None, battle_id: UUID, side: str, what: str, second: str) -> Battle:
+    """Record what was wrong in one clip of a pair that was voted on.
 
     `second` is text, of the position into the clip, or empty. Marking a thing twice is no error.
     """
+    battle, clip = _to_mark(voter, battle_id, side, what)
+    at = _second(second, battle.prompt.seconds)
+    if not _marked(battle).filter(clip=clip, what=what).exists():
+        Defect.objects.create(vote=battle.vote, clip=clip, what=what, second=at)
+    return battle
+
+
+@transaction.atomic
+def take_back_defect(voter: Voter | None, battle_id: UUID, side: str, what: str) -> Battle:
+    """Record that a mark counts no more, for as long as marks may be made. Twice is no error."""
+    battle, clip = _to_mark(voter, battle_id, side, what)
+    mark = _marked(battle).filter(clip=clip, what=what).first()
+    if mark:
+        Defect.objects.create(
+            vote=battle.vote, clip=clip, what=what, second=mark.second, taken_back=True
+        )
+    return battle
+
+
+def marked_defects(battle: Battle) -> list[dict[str, Any]]:
+    """What is marked in a pair that was voted on, in the words of its page."""
+    return [
+        {
+            "side": "left" if defect.clip_id == battle.left_id else "right",
+            "what": defect.what,
+            "label": defect.get_what_display(),
+            "second": defect.second,
+        }
+        for defect in _marked(battle)
+    ]
+
+
+def _marked(battle: Battle) -> Defects:
+    return battle.vote.defects.standing().order_by("pk")
+
+
+def _to_mark(voter: Voter | None, battle_id: UUID, side: str, what: str) -> tuple[Battle, Clip]:
+    """The voter's battle and the clip in the lane; of answers that arrive together one waits."""
+    _lock(battle_id)
     battle = battle_of(voter, battle_id)
     if not may_mark_defects(battle):
         raise Refused(403, "Defects are marked by members of a panel, in pairs of its experiments.")
@@ -111,10 +151,7 @@ def mark_defect(
         raise Refused(400, f"“{side}” is not a lane: send left or right.")
     if what not in Defect.What.values:
         raise Refused(400, f"“{what}” is not a defect: send {', '.join(Defect.What.values)}.")
-    clip = battle.left if side == "left" else battle.right
-    defaults = {"second": _second(second, battle.prompt.seconds)}
-    Defect.objects.get_or_create(vote=battle.vote, clip=clip, what=what, defaults=defaults)
-    return list(battle.vote.defects.order_by("pk"))
+    return battle, battle.left if side == "left" else battle.right
 
 
 def _second(text: str, length: float) -> float | None:

@@ -9,7 +9,6 @@ import hashlib
 import logging
 import shutil
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -53,7 +52,7 @@ def make_checks(
     many were made. It ends after about so many seconds, and goes on when it is called again.
 
     Each prompt has the baseline against itself, with the clip of another seed slot where there is
-    one, and one degradation.
+    one, and one degradation. What was made stays as it is, whatever becomes ready later.
     """
     end, made = time.monotonic() + seconds, 0
     settled = Clip.objects.filter(
@@ -63,34 +62,37 @@ def make_checks(
         prompt__in=prompts,
         state__in=SETTLED,
     )
-    done = Counter(settled.values_list("prompt_id", flat=True))
-    if all(done[prompt.pk] >= 2 for prompt in prompts):
+    done = {
+        (prompt, kind == SAME)
+        for prompt, kind in settled.values_list("prompt_id", "version__settings__check")
+    }
+    if len(done) == 2 * len(prompts):
         return 0
     ready = Clip.objects.filter(
         version=baseline, category=category.value, state=ClipState.READY
     ).select_related("prompt")
     sources = {(clip.prompt_id, clip.seed_slot): clip for clip in ready.filter(prompt__in=prompts)}
-    for position, prompt in enumerate(prompts):
+    for prompt in prompts:
         source = sources.get((prompt.pk, 0))
         twin = sources.get((prompt.pk, min(1, slots - 1)))
-        lender = sources.get((prompts[position - 1].pk, 0))
-        if source is None or twin is None or lender is None or done[prompt.pk] >= 2:
+        if source is None or twin is None:
             continue
-        for kind in (SAME, _degradation(source, lender)):
+        for same in (True, False):
             if time.monotonic() > end:
                 return made
-            made += _make(kind, twin if kind == SAME else source, lender)
+            if (prompt.pk, same) not in done:
+                made += _make(SAME, twin) if same else _make(_degradation(source), source)
     return made
 
 
-def _degradation(source: Clip, lender: Clip) -> str:
+def _degradation(source: Clip) -> str:
     """Kinds take turns by prompt; what would not be seen or heard in this clip gives way to grain,
     or to another sound."""
     kinds = PICTURE + SOUND if Category(source.category).audio else PICTURE
     kind = kinds[source.prompt_id % len(kinds)]
     if kind in PICTURE:
         return kind if (source.motion or 0) >= MOTION_AT_LEAST else "noisy"
-    if source.loudness is None or lender.prompt_id == source.prompt_id:
+    if source.loudness is None:
         return "noisy"
     short = source.prompt.seconds < 2 * SHIFT_AT_LEAST
     return "sound replaced" if kind == "sound shifted" and (short or _steady(source)) else kind
@@ -172,11 +174,25 @@ def check_version(baseline: Version, kind: str) -> Version:
     return version
 
 
-def _make(kind: str, source: Clip, lender: Clip) -> bool:
-    """Make one check, unless it is there, failed for good, or another worker is at it.
+def _lender(source: Clip) -> Clip | None:
+    """Whose sound may replace this clip's: the same version's of the next prompt that has a clip,
+    round and round; None while there is none."""
+    others = Clip.objects.exclude(prompt=source.prompt_id).filter(
+        version=source.version_id, category=source.category, state=ClipState.READY
+    )
+    ordered = others.select_related("prompt").order_by("prompt_id", "seed_slot")
+    return ordered.filter(prompt_id__gt=source.prompt_id).first() or ordered.first()
+
+
+def _make(kind: str, source: Clip) -> bool:
+    """Make one check, unless it is there, failed for good, another worker is at it, or the sound
+    that it takes is not there yet.
 
     It stands in the first seed slot, as what it is compared with does.
     """
+    lender = _lender(source) if kind == "sound replaced" else None
+    if kind == "sound replaced" and lender is None:
+        return False
     name, category, prompt = _name(source), Category(source.category), source.prompt
     wanted = Wanted(Path(name), check_version(source.version, kind), prompt, category, 0, None, "")
     if Clip.objects.filter(**wanted.clip, state__in=SETTLED).exists():
@@ -202,12 +218,10 @@ def _make(kind: str, source: Clip, lender: Clip) -> bool:
     return True
 
 
-def _master(kind: str, source: Clip, lender: Clip, folder: Path) -> Path:
+def _master(kind: str, source: Clip, lender: Clip | None, folder: Path) -> Path:
     if kind == SAME:
         return _fetch(source, folder / "source")
-    sound = None
-    if kind == "sound replaced":
-        sound = _shown(lender, folder / "lender").audio
+    sound = _shown(lender, folder / "lender").audio if lender else None
     master = folder / "master.mkv"
     write_master(degrade(_shown(source, folder / "source"), kind, source.seed, sound), master)
     return master

@@ -135,6 +135,7 @@ class ExperimentOut(Schema):
     low: float | None
     high: float | None
     assessment: int | None
+    obstacles: list[str]
 
 
 class Problem(Schema):
@@ -239,7 +240,7 @@ def _proposal(request: HttpRequest, wanted: ExperimentIn) -> Any:
     token: ApiToken = request.auth  # type: ignore[attr-defined]  # put there by the library
     asked = Asked(**{**wanted.dict(), "category": wanted.category.value})
     try:
-        return proposal_of(asked, created_by=f"token {token.name}")
+        return proposal_of(asked, created_by=f"the API key {token.name}")
     except Refused as error:
         raise HttpError(422, str(error)) from None
 

@@ -328,7 +328,7 @@ def _defects(
     experiment: Experiment, counted: set[int], tags: dict[int, list[str]]
 ) -> dict[str, Any]:
     """What was marked after the votes that count, by version and by tag."""
-    marked = Defect.objects.filter(vote__experiment=experiment).order_by("pk")
+    marked = Defect.objects.standing().filter(vote__experiment=experiment).order_by("pk")
     by_kind = {label: {"candidate": 0, "baseline": 0} for label in Defect.What.values}
     by_tag_: dict[str, dict[str, int]] = defaultdict(lambda: {"candidate": 0, "baseline": 0})
     marks = []

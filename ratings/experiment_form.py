@@ -4,7 +4,7 @@ from typing import Any
 
 from django import forms
 
-from arena.experiments import NotStarted, Proposal, objections
+from arena.experiments import NotStarted, Proposal, default_name, objections
 from arena.models import Experiment, Panel
 from generation.categories import Category
 from generation.models import RENDERED_STATES, PromptSet, Version
@@ -84,7 +84,7 @@ class ExperimentForm(forms.Form):
         required=False, max_length=500, help_text="An address that is sent the verdict."
     )
     name = forms.CharField(
-        required=False, max_length=120, help_text="Empty: made of the two versions’ names."
+        required=False, max_length=120, help_text="Empty: made of the versions and the category."
     )
     tie_rate = Percent(
         label="Ties to expect", required=False, help_text="Percent. Empty: as in this category."
@@ -158,7 +158,7 @@ class ExperimentForm(forms.Form):
         }
         return Proposal(
             **fixed,
-            name=said["name"] or f"{candidate.name} against {baseline.name}"[:120],
+            name=said["name"] or default_name(candidate, baseline, said["category"]),
             panels=tuple(said["panels"]),
             created_by=self.by,
         )

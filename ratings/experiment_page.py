@@ -7,8 +7,10 @@ from uuid import UUID
 import numpy as np
 from django.utils.dateparse import parse_datetime
 
+from arena.experiments import default_name, obstacles
 from arena.models import Defect, Exclusion, Experiment, ExperimentState, Seat
 from generation.categories import Category
+from generation.encoding import PROFILE
 from generation.models import Prompt
 from generation.progress import spell
 from ratings.experiments import SHORT_ID, TRUE_VALUES, newest_of
@@ -86,6 +88,8 @@ def rows_of(experiments: list[Experiment]) -> list[dict[str, Any]]:
             "experiment": experiment,
             "made": made.get(experiment.pk),
             "category": Category(experiment.category),
+            "named": experiment.name
+            != default_name(experiment.candidate, experiment.baseline, experiment.category),
             **status_of(experiment, made[experiment.pk].verdict if experiment.pk in made else ""),
         }
         for experiment in experiments
@@ -101,6 +105,7 @@ def page_of(experiment: Experiment, made: Assessment | None) -> dict[str, Any]:
         "panels": list(experiment.panels.all()),
         "public_percent": 100 * experiment.public_share,
         "muted_percent": 100 * experiment.muted_share,
+        "obstacles": obstacles(experiment),
         "history": _history(experiment),
         "deliveries": list(
             Delivery.objects.filter(assessment__experiment=experiment).order_by("-assessment")
@@ -260,9 +265,11 @@ def _with_words(experiment: Experiment, made: Assessment) -> dict[str, Any]:
     pairs = found["worst"] + [pair for row in found["slices"] for pair in row["pairs"]]
     marks = found["defects"]["marks"]
     wanted = {each["prompt"] for each in pairs + marks}
-    words = dict(Prompt.objects.filter(pk__in=wanted).values_list("pk", "text"))
+    prompts = Prompt.objects.only("text", "aspect").in_bulk(wanted)
     for each in pairs + marks:
-        each["words"] = words[each["prompt"]]
+        prompt = prompts[each["prompt"]]
+        each["words"] = prompt.text
+        each["width"], each["height"] = PROFILE.canvases[prompt.aspect]
     for mark in marks:
         mark["label"] = Defect.What(mark["what"]).label
         of_candidate = mark["whose"] == "candidate"

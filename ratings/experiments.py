@@ -9,11 +9,17 @@ from uuid import UUID
 
 import numpy as np
 from django.conf import settings
-from django.db.models import Max, OuterRef, Q, Subquery
+from django.db.models import Count, Max, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from arena.experiments import Proposal, clips_missing
+from arena.experiments import (
+    Proposal,
+    clips_missing,
+    rivals,
+    shows_the_same,
+    votes_of_panels,
+)
 from arena.models import (
     Choice,
     Defect,
@@ -44,11 +50,12 @@ from ratings.stats.planning import Chances, plan
 from ratings.stats.sequential import LEAST_BLOCKS, LEAST_VOTERS, Design
 
 # Raised when the findings get another form or the method changes: then all are made anew.
-FORM = 1
+FORM = 2
 POINTS_ON_CURVES = 300
 SHORT_ID = 8  # digits of an id that pages show
 WEEK = timedelta(days=7)
 RECENT_VOTES = 5000
+RECENT_MARKS = 200  # defects; whether they were read already is looked at more closely
 TIE_RATE, VOTERS = 0.2, 12  # where nobody has voted yet
 TIE_RATE_COUNTS = 20  # votes: the first few may all be ties, and there is no planning with that
 TRUE_VALUES = (0.0, 0.5, 1.0, 2.0)  # of the margin, below zero
@@ -105,7 +112,8 @@ def assess_if_behind(experiment: Experiment) -> Assessment | None:
 def changed_experiments() -> Sequence[Experiment]:
     """Those that may need another look, the ones that run first; without waiting for anybody.
 
-    New defects are looked for in those that run. Cancelled ones are left as they were.
+    A decided one is among them, too, if a defect was marked there of late. Cancelled ones are left
+    as they were.
     """
     votes = Vote.objects.filter(experiment=OuterRef("pk")).order_by("-pk")
     made = Assessment.objects.filter(experiment=OuterRef("pk")).order_by("-pk")
@@ -121,15 +129,15 @@ def changed_experiments() -> Sequence[Experiment]:
         )
         .order_by("created_at")
     )
-    now = (last_exclusion, settings.COUNT_SIMULATED_VOTES, FORM)
+    marks = Defect.objects.order_by("-pk").values_list("vote__experiment", flat=True)
+    marked = set(marks[:RECENT_MARKS])
     running, decided = [], []
     for row in rows:
+        read = (row.read_vote, row.read_exclusion, row.with_simulated, row.form)
+        now = (row.last_vote, last_exclusion, settings.COUNT_SIMULATED_VOTES, FORM)
         if row.state == ExperimentState.RUNNING:
             running.append(row)
-        elif (row.read_vote, row.read_exclusion, row.with_simulated, row.form) != (
-            row.last_vote,
-            *now,
-        ):
+        elif read != now or row.pk in marked:
             decided.append(row)
     return running + decided
 
@@ -139,13 +147,16 @@ def is_behind(made: Assessment | None, end: LedgerEnd) -> bool:
         made is None
         or is_of_another_ledger(made, end)
         or made.findings.get("form") != FORM
-        or made.findings["last_defect"] != _last_defect(made.experiment_id)
+        or made.findings["defects_read"] != _defects_read(made.experiment_id)
     )
 
 
-def _last_defect(experiment_id: UUID) -> int:
-    marked = Defect.objects.filter(vote__experiment=experiment_id)
-    return marked.aggregate(last=Max("pk"))["last"] or 0
+def _defects_read(experiment_id: UUID) -> list[int]:
+    """How many entries about defects there are, and the last: numbers are given before rows are
+    committed, so the last alone would not tell that an earlier one turned up later."""
+    entries = Defect.objects.filter(vote__experiment=experiment_id)
+    found = entries.aggregate(count=Count("pk"), last=Max("pk"))
+    return [found["count"], found["last"] or 0]
 
 
 def _assess(experiment: Experiment, end: LedgerEnd) -> Assessment:
@@ -190,7 +201,7 @@ def judged(experiment: Experiment, end: LedgerEnd) -> Assessment:
         high=rounded(result.high),
         findings={
             "form": FORM,
-            "last_defect": _last_defect(experiment.pk),
+            "defects_read": _defects_read(experiment.pk),
             **_test(result),
             **findings_of(experiment, votes, pairs, end),
         },
@@ -268,12 +279,17 @@ def _drop_unless_turn(before: Assessment, made: Assessment) -> None:
 
 
 def _follow(experiment: Experiment, before: Assessment | None, made: Assessment) -> None:
-    """The experiment's state follows its verdict, and whoever asked to be told is told."""
+    """The experiment's state follows its verdict, and whoever asked to be told is told.
+
+    A cancelled one keeps its state, and nobody is told.
+    """
     state = ExperimentState.DECIDED if made.verdict else ExperimentState.RUNNING
     kept = (state, ExperimentState.CANCELLED)
     Experiment.objects.filter(pk=experiment.pk).exclude(state__in=kept).update(state=state)
     experiment.refresh_from_db(fields=["state"])
-    if experiment.webhook and made.verdict != (before.verdict if before else ""):
+    cancelled = experiment.state == ExperimentState.CANCELLED
+    turned = made.verdict != (before.verdict if before else "")
+    if experiment.webhook and turned and not cancelled:
         Delivery.objects.create(assessment=made, due_at=timezone.now())
 
 
@@ -304,7 +320,7 @@ def plan_of(
     prompts = prompts_of(proposal.prompt_set, Category(proposal.category)).count()
     design = design_of(proposal)
     truths = [-share * proposal.margin for share in TRUE_VALUES]
-    of_panels = _votes_of_panels(proposal, prompts * proposal.seed_slots)
+    of_panels = votes_of_panels(proposal)
     blocks = design.max_blocks if of_panels is None else min(design.max_blocks, of_panels // 2)
     planned = plan(
         replace(design, max_blocks=max(LEAST_BLOCKS, blocks)),
@@ -324,6 +340,14 @@ def plan_of(
         "max_votes": proposal.max_votes,
         "votes_per_day": rounded(rate),
         "votes_of_panels": of_panels,
+        "rivals": [
+            {
+                "experiment": str(rival.pk),
+                "name": rival.name,
+                "same_pairs": shows_the_same(proposal, rival),
+            }
+            for rival in rivals(proposal)
+        ],
         "days_at_most": rounded(proposal.max_votes / rate) if rate else None,
         "design_effect": rounded(planned.design_effect),
         **_clips_to_make(proposal),
@@ -370,14 +394,6 @@ def _recent(proposal: Proposal) -> _Recent:
         of_panels = Vote.objects.filter(voter__seat__in=seats, cast_at__gte=week_ago)
         per_day += of_panels.count() / (WEEK / timedelta(days=1))
     return _Recent(tie_rate, voters, per_day)
-
-
-def _votes_of_panels(proposal: Proposal, clip_pairs: int) -> int | None:
-    """The most that the panels' seats can give, each pair once; None where the public votes too."""
-    if proposal.public_share > 0:
-        return None
-    seats = Seat.objects.filter(panel__in=proposal.panels, revoked=False)
-    return sum(min(quota, clip_pairs) for quota in seats.values_list("panel__quota", flat=True))
 
 
 def _clips_to_make(proposal: Proposal) -> dict[str, Any]:

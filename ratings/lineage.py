@@ -30,11 +30,12 @@ from ratings.stats.slices import FALSE_DISCOVERIES
 
 RUNNING = "running"  # in place of a verdict
 NORMAL = float(ndtri((1 + LEVEL) / 2))  # half an interval, in standard errors
+# What is said of one experiment, and of several.
 VERDICTS = (
-    (Verdict.PASS.value, "passed"),
-    (Verdict.REGRESSED.value, "regressed"),
-    (Verdict.INCONCLUSIVE.value, "inconclusive"),
-    (RUNNING, "running"),
+    (Verdict.PASS.value, "passed", "passed"),
+    (Verdict.REGRESSED.value, "regressed", "regressed"),
+    (Verdict.INCONCLUSIVE.value, "was inconclusive", "were inconclusive"),
+    (RUNNING, "is running", "are running"),
 )
 ASSESSED = ("verdict", "votes", "estimate", "low", "high")
 SLICES_NAMED = 3  # of those that a sentence is about, the most different first
@@ -186,7 +187,11 @@ class Lineage:
         return [c for c in Category if c.value in made]
 
     def newer_than(self, version: Version) -> list[Version]:
+        """Those of a later date, whatever they grew from."""
         return self.versions[self.numbers[version.pk] :]
+
+    def older_than(self, version: Version) -> list[Version]:
+        return self.versions[: self.numbers[version.pk] - 1]
 
     def parent_of(self, version: Version) -> Version | None:
         place = self.numbers.get(version.parent_id or 0)
@@ -338,7 +343,11 @@ def usual_since(versions: Sequence[Version]) -> Version:
 
 
 def answer(lineage: Lineage, since: Version) -> dict[str, Any]:
-    """Whether anything has been shown to be worse since this version, and how sure that is."""
+    """Whether anything has been shown to be worse since this version, and how sure that is.
+
+    Of experiments those count that hold a newer version against an earlier one: to be worse than a
+    later one is no regression.
+    """
     newer = lineage.newer_than(since)
     pairs = [(version, since) for version in newer]
     slices = lineage.told_apart(pairs)
@@ -355,8 +364,12 @@ def answer(lineage: Lineage, since: Version) -> dict[str, Any]:
         for c in lineage.categories
         if "worse" in (on_slices := slices.on(c, v)) or (v, c) in lower
     ]
-    since_then = [judged for judged in lineage.experiments if judged.candidate in newer]
-    verdicts = Counter(judged.verdict for judged in since_then)
+    since_then = [
+        judged
+        for judged in lineage.experiments
+        if judged.candidate in newer and judged.baseline in lineage.older_than(judged.candidate)
+    ]
+    passed = [j for j in since_then if j.verdict == Verdict.PASS and j.baseline == since]
     failed = [j for j in since_then if j.verdict == Verdict.REGRESSED or j.worse_on]
     named = {found["version"].pk for found in worse} | {j.candidate.pk for j in failed}
     return {
@@ -365,10 +378,28 @@ def answer(lineage: Lineage, since: Version) -> dict[str, Any]:
         "regressed": [version.name for version in newer if version.pk in named],
         "worse": worse,
         "experiments": failed,
-        "compared": any(ratings.values()) or verdicts[Verdict.PASS] > 0,
+        "compared": any(ratings.values()) or bool(passed),
         "sure": [_sureness(lineage, c, since, newer, ratings[c]) for c in ratings],
-        "verdicts": [f"{verdicts[each]} {word}" for each, word in VERDICTS if verdicts[each]],
+        "verdicts": _verdicts(since_then),
     }
+
+
+def _verdicts(since_then: list[Judged]) -> str:
+    """A sentence on how these experiments ended; nothing where there are none."""
+    counts = Counter(judged.verdict for judged in since_then)
+    said = [
+        (count, one if count == 1 else several)
+        for verdict, one, several in VERDICTS
+        if (count := counts[verdict])
+    ]
+    if not said:
+        return ""
+    if len(since_then) == 1:
+        return f"The one experiment that held a newer version against an earlier one {said[0][1]}."
+    *others, last = [f"{count} {word}" for count, word in said]
+    ends = f"{', '.join(others)} and {last}" if others else last
+    held = f"{len(since_then)} experiments that held a newer version against an earlier one"
+    return f"Of {held}, {ends}."
 
 
 def _sureness(

@@ -7,7 +7,15 @@ from django.conf import settings
 from django.db.models import Model as Row
 from django.urls import reverse
 
-from arena.experiments import NotStarted, Proposal, objections, same_design, start
+from arena.experiments import (
+    NotStarted,
+    Proposal,
+    default_name,
+    objections,
+    obstacles,
+    same_design,
+    start,
+)
 from arena.models import Experiment, ExperimentState, Panel
 from generation.models import PromptSet, Version
 from ratings.experiments import design_of, plan_of
@@ -48,10 +56,12 @@ def proposal_of(asked: Asked, created_by: str) -> Proposal:
     share = asked.public_share
     if share is None:
         share = 0.0 if asked.panels else PUBLIC_SHARE
+    candidate = _named(Version, "candidate", asked.candidate)
+    baseline = _named(Version, "baseline", asked.baseline)
     return Proposal(
-        name=asked.name or f"{asked.candidate} against {asked.baseline}"[:120],
-        candidate=_named(Version, "candidate", asked.candidate),
-        baseline=_named(Version, "baseline", asked.baseline),
+        name=asked.name or default_name(candidate, baseline, asked.category),
+        candidate=candidate,
+        baseline=baseline,
         category=asked.category,
         prompt_set=_named(PromptSet, "prompt_set", asked.prompt_set),
         seed_slots=asked.seed_slots,
@@ -133,4 +143,5 @@ def state_of(experiment: Experiment, made: Assessment | None) -> dict[str, Any]:
         "low": made.low if made else None,
         "high": made.high if made else None,
         "assessment": made.pk if made else None,
+        "obstacles": obstacles(experiment),
     }

@@ -161,6 +161,19 @@ class TestThePages:
         for address in (changelist("arena_vote"), page_of(votable[0], "rendition")):
             assert client.get(address).url.startswith("/admin/login/")
 
+    @pytest.mark.parametrize("filters", ["state=%00", "category__exact=x%00"])
+    def test_a_filter_that_no_text_can_match_is_refused_in_a_sentence(
+        self, admin_client: Client, filters: str
+    ) -> None:
+        page = admin_client.get(f"{changelist('generation_clip')}?{filters}")
+        assert page.status_code == 400
+        assert "holds a NUL character" in page.text
+
+    def test_a_cookie_with_a_nul_is_nobodys(self) -> None:
+        stranger = Client(headers={"cookie": 'sessionid="\\000and so on"'})
+        assert stranger.get("/").status_code == 200
+        assert stranger.get("/admin/").url.startswith("/admin/login/")
+
     def test_they_hold_nothing_inline_that_the_policy_forbids(
         self, admin_client: Client, make_votes: Callable, few: PromptSet
     ) -> None:
@@ -351,6 +364,9 @@ class TestVersions:
         add = reverse("admin:generation_version_add")
         wrong = admin_client.post(add, form | {"backend": "abacus"})
         assert "abacus is not one of the available choices" in wrong.text
+        unkeepable = admin_client.post(add, form | {"settings": '{"pose": "\\u0000"}'})
+        assert unkeepable.status_code == 400
+        assert "holds a NUL character" in unkeepable.text
         assert admin_client.post(add, form).status_code == 302
         version = Version.objects.get(slug="sharper")
         assert version.parent == sharp

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import User
@@ -20,6 +20,7 @@ from arena.panels import make_seats
 from generation.models import Version, VersionState
 from ratings.experiments import assess
 from ratings.models import ApiToken
+from tests.panels import judge, sit_down
 from tests.pipeline import DESIGN, PROMPTS, cast, set_scene, start_experiment
 
 pytestmark = pytest.mark.django_db
@@ -36,6 +37,12 @@ VERSION = {
     "min_seconds": 1,
     "max_seconds": 2,
 }
+
+
+def colt(**changes: object) -> dict[str, Any]:
+    """What makes the version one of Colt's."""
+    settings = {"weights": "colt-base.safetensors", "sha256": "", "steps": 1, "guidance": 1}
+    return {"backend": "colt", "settings": {**settings, **changes}}
 
 
 def make_key(name: str = "nightly") -> str:
@@ -161,20 +168,12 @@ class TestVersions:
             ({"settings": {"size": 32, "fps": 9}}, "Its fps is 8 in the catalogue and 9 in its"),
             ({"settings": {"dog": 1}}, "Unknown scenes setting dog"),
             ({"settings": {"size": 32, "fps": 8, "pose": "\0"}}, "settings: a value is none"),
-            (
-                {
-                    "backend": "colt",
-                    "settings": {"weights": 5, "sha256": "", "steps": 1, "guidance": 1},
-                },
-                "settings: a value is of the wrong kind",
-            ),
-            (
-                {
-                    "backend": "colt",
-                    "settings": {"weights": "../run.py", "sha256": "", "steps": 1, "guidance": 1},
-                },
-                "Colt has no weights “../run.py”",
-            ),
+            (colt(weights=5), "settings: a value is of the wrong kind"),
+            (colt(weights="../run.py"), "Colt has no weights “../run.py”"),
+            (colt(steps=201), "Colt's steps are 201: give a whole number from 1 to 200."),
+            (colt(steps=0), "Colt's steps are 0: give a whole number from 1 to 200."),
+            (colt(steps=2.5), "Colt's steps are 2.5: give a whole number from 1 to 200."),
+            (colt(guidance=1e9), "Colt's guidance is 1000000000.0: give a number from 0 to 20."),
             ({"settings": []}, "settings: "),
             ({"categories": []}, "categories: "),
             ({"categories": ["t2v"]}, "categories.0: "),
@@ -209,7 +208,7 @@ class TestExperiments:
         said = answer.json()
         assert (said["state"], said["verdict"], said["votes"]) == ("running", None, 0)
         assert said["address"] == f"http://testserver/experiments/{said['experiment']}/"
-        assert Experiment.objects.get().created_by == "token nightly"
+        assert Experiment.objects.get().created_by == "the API key nightly"
         again = pipeline.post("/api/experiments", DESIGN)
         assert (again.status_code, again.json()) == (200, said)
         listed = pipeline.get("/api/experiments?candidate=swift-2&state=running").json()
@@ -261,6 +260,22 @@ class TestExperiments:
         assert all(truth["votes_90"] <= few["votes_of_panels"] for truth in few["truths"])
         assert few["truths"][0]["inconclusive"] > many["truths"][0]["inconclusive"]
 
+    def test_a_plan_names_those_who_ask_the_same_voters(
+        self, pipeline: Pipeline, versions: tuple[Version, Version]
+    ) -> None:
+        assert pipeline.post("/api/plans", DESIGN).json()["rivals"] == []
+        running = pipeline.post("/api/experiments", DESIGN).json()
+        seat = make_seats(Panel.objects.get(), 1)[0]
+        judge(sit_down(seat))
+        plan = pipeline.post("/api/plans", DESIGN | {"margin": 120}).json()
+        assert plan["rivals"] == [
+            {"experiment": running["experiment"], "name": running["name"], "same_pairs": True}
+        ]
+        assert plan["votes_of_panels"] == PROMPTS - 1  # it met one of the pairs there
+        Panel.objects.create(slug="critics", name="Critics")
+        other = pipeline.post("/api/plans", DESIGN | {"panels": ["critics"]}).json()
+        assert other["rivals"] == []
+
     @pytest.mark.parametrize("path", ["/api/experiments", "/api/plans"])
     @pytest.mark.parametrize(
         ("change", "sentence"),
@@ -296,8 +311,8 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("path", "status", "sentence"),
         [
-            (f"/api/experiments/{uuid4()}", 404, "There is no experiment"),
-            (f"/api/experiments/{uuid4()}/snapshot", 404, "There is no experiment"),
+            (f"/api/experiments/{UUID(int=1)}", 404, "There is no experiment"),
+            (f"/api/experiments/{UUID(int=1)}/snapshot", 404, "There is no experiment"),
             ("/api/experiments/1", 404, "There is nothing at this address."),
             ("/api/nothing", 404, "There is nothing at this address."),
             ("/api/plans", 405, "This address does not take the method"),

@@ -1,5 +1,7 @@
 """An experiment is started and judged: who is shown what, and what is kept of it."""
 
+import io
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from datetime import timedelta
 
 import pytest
 from django.core.files.storage import default_storage
+from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -33,8 +36,11 @@ from arena.models import (
     Half,
     Kind,
     Panel,
+    Seat,
     Vote,
 )
+from arena.panels import make_seats
+from arena.tasks import free_excluded_halves
 from generation.encoding import PROFILE
 from generation.models import Clip, ClipState, PromptSet, Version, VersionState
 from generation.rendering import claim
@@ -268,6 +274,23 @@ class TestDrawing:
         assert running.halves.filter(voted=True).count() == 2
         assert battle_on(one, "/vote/panel/") is not None
 
+    def test_exclusions_made_while_no_worker_was_there_are_found_too(
+        self, running: Experiment, panel: Panel
+    ) -> None:
+        first = judge(sit_down(panel.seats.all()[0]))
+        assert first is not None
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO arena_exclusion (action, voter_id, reason, made_at) "
+                "VALUES ('exclude', %s, 'clicks at random', now() - interval '1 hour')",
+                [first.voter_id],
+            )
+        assert free_excluded_halves() == 0
+        assert free_excluded_halves(recent=False) == 2
+        with CaptureQueriesContext(connection) as queries:
+            assert free_excluded_halves(recent=False) == 0
+        assert "FOR UPDATE" not in str(queries.captured_queries)  # nobody is kept from a half
+
     def test_pairs_wait_for_both_clips_and_their_files(
         self, proposal: Proposal, panel: Panel, only_halves: None
     ) -> None:
@@ -407,6 +430,82 @@ class TestMuted:
             seen.add(battle.block.muted)
         first = experiment.blocks.filter(position__lt=PAIRS)
         assert seen == set(first.values_list("muted", flat=True))
+
+
+def obstacles_of(experiment: Experiment) -> list[str]:
+    out = io.StringIO()
+    call_command("experiment", "show", str(experiment.pk), stdout=out)
+    found: list[str] = json.loads(out.getvalue())["obstacles"]
+    return found
+
+
+class TestWhatKeepsItFromGoingOn:
+    def test_clips_that_failed_are_told_until_they_are_there(self, running: Experiment) -> None:
+        assert obstacles_of(running) == []
+        failed = running.candidate.clips.order_by("pk")[:2]
+        Clip.objects.filter(pk__in=failed.values("pk")).update(
+            state=ClipState.FAILED, error="noise"
+        )
+        (sentence,) = obstacles_of(running)
+        assert sentence.startswith("2 clips of colt-2 failed")
+        Clip.objects.update(state=ClipState.READY)
+        assert obstacles_of(running) == []
+
+    def test_clips_of_pairs_that_are_judged_may_be_gone(self, running: Experiment) -> None:
+        judged = running.blocks.first()
+        assert judged is not None
+        running.halves.filter(block__candidate_clip=judged.candidate_clip).update(voted=True)
+        Clip.objects.filter(pk=judged.candidate_clip_id).update(
+            state=ClipState.FAILED, error="noise"
+        )
+        assert obstacles_of(running) == []
+
+    def test_a_panel_that_has_met_all_pairs(self, running: Experiment, panel: Panel) -> None:
+        seats = list(panel.seats.all())
+        clients = [sit_down(seat) for seat in seats]
+        for client in clients[1:]:
+            while judge(client):
+                pass
+        Panel.objects.update(quota=1)  # the seat that is left has not voted yet
+        assert obstacles_of(running) == []
+        assert judge(clients[0])
+        (sentence,) = obstacles_of(running)
+        assert sentence.startswith("Every seat of its panels")
+        Panel.objects.update(quota=2)
+        assert obstacles_of(running) == []
+        Exclusion.objects.create(action="exclude", voter=Seat.objects.get(pk=seats[0].pk).voter)
+        assert len(obstacles_of(running)) == 1
+        make_seats(panel, 1)
+        assert obstacles_of(running) == []
+        panel.seats.latest("pk").delete()
+        assert len(obstacles_of(running)) == 1
+        cancel(running)
+        assert obstacles_of(running) == []
+
+    def test_a_voter_at_a_pair_or_the_public_is_enough(
+        self, proposal: Proposal, running: Experiment, panel: Panel
+    ) -> None:
+        Panel.objects.update(quota=1)
+        client, *others = [sit_down(seat) for seat in panel.seats.all()]
+        for other in others:
+            judge(other)
+        assert battle_on(client, "/vote/panel/")
+        Panel.objects.update(quota=0)
+        assert obstacles_of(running) == []
+        Half.objects.update(held_until=None)
+        assert len(obstacles_of(running)) == 1
+        assert obstacles_of(start(replace(proposal, public_share=0.5))) == []
+
+
+def test_another_panel_is_another_experiment(
+    proposal: Proposal, running: Experiment, panel: Panel
+) -> None:
+    assert same_design(proposal) == running
+    more = replace(proposal, panels=(panel, make_panel("critics", seats=2)))
+    assert same_design(more) is None
+    both = start(more)
+    assert same_design(more) == both
+    assert same_design(proposal) == running
 
 
 def test_what_a_draw_costs_does_not_grow_with_the_votes(running: Experiment, panel: Panel) -> None:

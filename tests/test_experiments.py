@@ -8,7 +8,7 @@ from itertools import count
 import numpy as np
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -244,23 +244,42 @@ def test_only_what_has_news_is_judged_again(make_bench: MakeBench) -> None:
     assert assess_changed() == []
     vote = Vote.objects.earliest("pk")
     Defect.objects.create(vote=vote, clip=vote.battle.left, what="hands", second=1)
-    assert assess_changed() == []  # it is decided: the next vote brings the defect along
-    bench.judge(1, 0.2)
     assert assess_changed() == [str(bench.experiment.pk)]
     assert newest(bench.experiment).findings["defects"]["kinds"].keys() == {"hands"}
+    assert assess_changed() == []
+    bench.judge(1, 0.2)
+    assert assess_changed() == [str(bench.experiment.pk)]
     Experiment.objects.update(state="cancelled")
     bench.judge(1, 0.2)
     assert assess_changed() == []
 
 
-def test_a_cancelled_experiment_stays_cancelled(make_bench: MakeBench, team: Client) -> None:
+def test_a_defect_that_was_numbered_early_and_came_late_is_not_missed(
+    make_bench: MakeBench,
+) -> None:
     bench = make_bench()
+    bench.judge(4, 0.5)
+    vote = Vote.objects.earliest("pk")
+    Defect.objects.create(pk=1000, vote=vote, clip=vote.battle.left, what="hands")
+    assess(bench.experiment)
+    Defect.objects.create(pk=999, vote=vote, clip=vote.battle.left, what="text")
+    assert assess_changed() == [str(bench.experiment.pk)]
+    assert newest(bench.experiment).findings["defects"]["kinds"].keys() == {"hands", "text"}
+    assert assess_changed() == []
+
+
+def test_a_cancelled_experiment_stays_cancelled_and_tells_nobody(
+    make_bench: MakeBench, team: Client
+) -> None:
+    bench = make_bench(webhook="https://example.org/hook")
     page = team.post(f"{page_of(bench)}cancel/", follow=True).text
     assert "The experiment is cancelled" in page
     bench.judge(100, 0.2)
-    assess(bench.experiment)
+    exclude(team, bench, bench.voters[0], reason="Did not look.")
+    assert newest(bench.experiment).verdict == "regressed"
     bench.experiment.refresh_from_db()
     assert bench.experiment.state == "cancelled"
+    assert not Delivery.objects.exists()
 
 
 # --- taking voters out ----------------------------------------------------------------------------
@@ -290,6 +309,19 @@ def test_excluding_a_voter_reopens_it_and_the_page_says_so(
         exclude(team, bench, voter, action="include", reason="They did.")
     again = newest(bench.experiment)
     assert (again.verdict, again.decided_at) == ("regressed", decided)
+
+
+def test_a_reason_that_cannot_be_kept_is_refused_in_a_sentence(
+    make_bench: MakeBench, team: Client
+) -> None:
+    bench = make_bench()
+    bench.judge(4, 0.5)
+    assess(bench.experiment)
+    with transaction.atomic():  # what failed is rolled back
+        answer = exclude(team, bench, bench.voters[0], reason="Clicks at\0random.")
+    assert answer.status_code == 400
+    assert "holds a NUL character" in words(answer.text)
+    assert not Exclusion.objects.exists()
 
 
 def test_an_exclusion_needs_a_reason_and_a_voter_of_the_experiment(
@@ -464,6 +496,8 @@ def test_defects_are_counted_by_version_and_tag(make_bench: MakeBench, team: Cli
         Defect.objects.create(vote=vote, clip=clip, what="hands", second=1.5)
         if number == 0:
             Defect.objects.create(vote=vote, clip=clip, what="text")
+            for back in (False, True):
+                Defect.objects.create(vote=vote, clip=clip, what="flicker", taken_back=back)
     Exclusion.objects.create(action="exclude", vote=vote, reason="a test")
     found = assess(bench.experiment).findings["defects"]
     assert found["kinds"] == {
@@ -561,7 +595,7 @@ def test_the_plan_comes_before_the_start(asked: dict, team: Client) -> None:
         "4 GPU seconds",
         "Planned with 20% ties, 40 voters and 24 prompts",
         "judged in 42 rounds",
-        "seats can give 0 votes at most",
+        "seats can still give 0 votes at most",
     ):
         assert words_ in said, words_
     assert "Start this experiment" in said
@@ -569,7 +603,7 @@ def test_the_plan_comes_before_the_start(asked: dict, team: Client) -> None:
     experiment = Experiment.objects.latest("created_at")
     assert started.redirect_chain == [(f"/experiments/{experiment.pk}/", 302)]
     assert (experiment.created_by, experiment.max_votes) == ("ada", 2000)
-    assert experiment.name == "Swift 2 against Swift 1"
+    assert experiment.name == "Swift 2 against Swift 1, text to video silent"
     assert [panel.slug for panel in experiment.panels.all()] == ["studio"]
     assert experiment.blocks.count() == 1000
 

@@ -50,6 +50,7 @@ class TestTheAnswer:
         assert code == 2
         assert (said["verdict"], said["timed_out"], said["votes"]) == (None, True, 0)
         assert beside.startswith(f"Started the experiment {said['experiment']}: /experiments/")
+        assert said["name"] == "Swift 2 against Swift 1, text to video silent"
         again = gate()
         assert again[1]["experiment"] == said["experiment"]
         assert again[2].startswith("Found the experiment")

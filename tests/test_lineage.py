@@ -176,7 +176,10 @@ class TestExperiments:
         assert "Pass</strong> 2 against 1" in page
         assert "Regressed</strong> 3 against 2" in page
         assert "Running</strong> 3 against 1" in page
-        assert "1 passed, 1 regressed, 1 running" in page
+        assert (
+            "Of 3 experiments that held a newer version against an earlier one, 1 passed, "
+            "1 regressed and 1 is running."
+        ) in page
         assert f'<a href="/experiments/{failed.pk}/">Foal 3 against Foal 2</a>' in page
         assert "<strong>Foal 3</strong> regressed against Foal 2 in Text to video, silent" in page
         assert "−48 Elo (−70 to −25); lower on night (−90)" in page
@@ -191,6 +194,32 @@ class TestExperiments:
         experiment(release(2, first), first, "pass", slices=[night])
         page = text_of(staff)
         assert "<strong>Foal 2</strong> is lower on a slice against Foal 1" in page
+
+    def test_to_be_worse_than_a_later_version_is_no_regression(
+        self, staff: Client, release: Callable, experiment: Callable
+    ) -> None:
+        first = release(1)
+        second, third = release(2, first), release(3, first)
+        experiment(second, third, "regressed")
+        page = text_of(staff, f"{PAGE}?since=foal-1")
+        assert "Regressed</strong> 2 against 3" in page
+        assert "<strong>Yes.</strong>" not in page
+        experiment(third, second, "inconclusive")
+        page = text_of(staff, f"{PAGE}?since=foal-1")
+        assert (
+            "The one experiment that held a newer version against an earlier one was inconclusive."
+        ) in page
+
+    def test_a_pass_against_another_version_is_not_a_comparison_with_this_one(
+        self, staff: Client, release: Callable, experiment: Callable
+    ) -> None:
+        first = release(1)
+        second = release(2, first)
+        experiment(release(3, first), first, "pass")
+        page = text_of(staff, f"{PAGE}?since={second.slug}")
+        assert "<strong>Not comparable yet.</strong>" in page
+        page = text_of(staff, f"{PAGE}?since={first.slug}")
+        assert "<strong>Nothing has been shown to be worse</strong> since Foal 1" in page
 
     def test_the_public_sees_nothing_of_them(
         self, client: Client, release: Callable, experiment: Callable
@@ -244,6 +273,14 @@ def test_times_per_clip_stand_with_their_hardware(
         hardware="one fast card",
     )  # fmt: skip
     assert "2.5 s per clip on one fast card" in text_of(client)
+
+
+@pytest.mark.parametrize("address", ["/models/%00/", "/models/fo%00al/", f"{PAGE}?since=%00"])
+def test_an_address_with_a_nul_is_of_nothing(
+    client: Client, release: Callable, address: str
+) -> None:
+    release(1)
+    assert client.get(address).status_code == 404
 
 
 def test_other_labs_models_have_no_lineage(client: Client, release: Callable) -> None:

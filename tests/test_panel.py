@@ -169,6 +169,61 @@ class TestDefects:
         assert words in refused.json()["error"]
         assert not Defect.objects.exists()
 
+    def test_are_taken_back_and_the_ledger_keeps_both(
+        self, seat: Seat, running: Experiment
+    ) -> None:
+        client = sit_down(seat)
+        battle = judge(client)
+        assert battle is not None
+        path, hands = f"/battles/{battle.pk}/defects/", {"side": "left", "what": "hands"}
+        self.mark(client, str(battle.pk))
+        self.mark(client, str(battle.pk), side="right")
+        right = {"side": "right", "what": "hands", "label": "Hands", "second": 0.5}
+        for _ in range(2):  # twice is once
+            left = client.post(f"{path}take-back/", hands, **JSON).json()
+            assert left["defects"] == [right]
+        again = self.mark(client, str(battle.pk), second="0.8").json()
+        assert again["defects"] == [right, {**right, "side": "left", "second": 0.8}]
+        entries = Defect.objects.filter(clip=battle.left).order_by("pk")
+        assert list(entries.values_list("second", "taken_back")) == [
+            (0.5, False), (0.5, True), (0.8, False),
+        ]  # fmt: skip
+        assert Client().post(f"{path}take-back/", hands, **JSON).status_code == 403
+        Seat.objects.update(revoked=True)
+        assert client.post(f"{path}take-back/", hands, **JSON).status_code == 403
+        assert Defect.objects.standing().count() == 2
+
+    def test_are_marked_and_taken_back_by_plain_forms(
+        self, seat: Seat, running: Experiment
+    ) -> None:
+        client = sit_down(seat)
+        shown = battle_on(client, "/vote/panel/")
+        assert shown is not None
+        page = client.post(shown["vote_url"], {"choice": "left"}, follow=True)
+        path = f"/battles/{shown['id']}/defects/"
+        assert f'action="{path}"' in page.text
+        assert 'value="flicker"' in page.text
+        assert 'value="lip_sync"' not in page.text  # a silent pair
+        flicker = {"side": "right", "what": "flicker"}
+        marked = client.post(path, {**flicker, "second": "0.25"}, follow=True)
+        assert marked.redirect_chain == [(f"/battles/{shown['id']}/#marking", 302)]
+        assert re.search(
+            r"Lane\s+2:</span>\s*Flicker\s*<span class=\"figure\">0.[23] s", marked.text
+        )
+        assert f'action="{path}take-back/"' in marked.text
+        gone = client.post(f"{path}take-back/", flicker, follow=True)
+        assert "take-back" not in gone.text
+        refused = client.post(path, {**flicker, "second": "7"})
+        assert refused.status_code == 400
+        assert "no second of this clip" in refused.text
+
+    def test_are_not_asked_of_the_public(self, votable: list, make_voter: Callable) -> None:
+        client, _ = make_voter()
+        shown = battle_on(client)
+        assert shown is not None
+        page = client.post(shown["vote_url"], {"choice": "left"}, follow=True)
+        assert "What was wrong?" not in page.text
+
     def test_are_for_members_and_stay(self, seat: Seat, running: Experiment) -> None:
         client = sit_down(seat)
         battle = judge(client)

@@ -23,6 +23,10 @@ SETTINGS = {"weights", "sha256", "steps", "guidance"}
 # What only some versions have: a distilled one puts noise on its guesses, and the picture may be
 # enlarged by another file of weights.
 OPTIONAL = {"renoise", "upscaler", "upscaler_sha256"}
+# The released versions take 5 to 24 steps. More than some hundred change nothing that is seen, and
+# would hold a worker.
+STEPS_AT_MOST = 200
+GUIDANCE_AT_MOST = 20  # of the released ones 2 is the strongest; far beyond it all is saturated
 
 
 def check(settings: Mapping[str, Any], request: Request) -> None:
@@ -31,6 +35,7 @@ def check(settings: Mapping[str, Any], request: Request) -> None:
             f"Colt needs the settings {', '.join(sorted(SETTINGS))} and knows "
             f"{', '.join(sorted(OPTIONAL))}."
         )
+    _check_sampling(settings["steps"], settings["guidance"])
     for name in _files(settings):
         if Path(name).name != name or not (WEIGHTS / name).is_file():
             raise CannotRender(f"Colt has no weights “{name}” in generation/colt/weights.")
@@ -40,6 +45,17 @@ def check(settings: Mapping[str, Any], request: Request) -> None:
         parse(request.text)
     except NotAScene as error:
         raise CannotRender(f"Colt only knows the words of the scene grammar: {error}") from None
+
+
+def _check_sampling(steps: Any, guidance: Any) -> None:
+    if type(steps) is not int or not 1 <= steps <= STEPS_AT_MOST:
+        raise CannotRender(
+            f"Colt's steps are {str(steps)[:40]}: give a whole number from 1 to {STEPS_AT_MOST}."
+        )
+    if type(guidance) not in (int, float) or not 0 <= guidance <= GUIDANCE_AT_MOST:
+        raise CannotRender(
+            f"Colt's guidance is {str(guidance)[:40]}: give a number from 0 to {GUIDANCE_AT_MOST}."
+        )
 
 
 def _files(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -91,6 +91,6 @@ def proposed(options: dict[str, Any]) -> Proposal:
     asked = {field.name: options[field.name] for field in fields(Asked)}
     asked["panels"] = tuple(asked["panels"])
     try:
-        return proposal_of(Asked(**asked), created_by=f"{getpass.getuser()}, command line")
+        return proposal_of(Asked(**asked), created_by=f"{getpass.getuser()} on the command line")
     except Refused as error:
         raise CommandError(str(error)) from None

@@ -12,7 +12,7 @@
  * @typedef {{ given: number, quota: number }} Panel
  * @typedef {{
  *   choice: Choice, my_votes: number, left?: Entrant, right?: Entrant, panel?: Panel,
- *   defects_url?: string,
+ *   defects_url?: string, take_back_url?: string,
  * }} Reveal names are there if the pair was the arena's
  * @typedef {{ side: "left" | "right", what: string, label: string, second: number | null }} Defect
  * @typedef {{ battle: Battle | null, reason: string }} Next
@@ -82,6 +82,16 @@ export function skipBattle(battle, token) {
  */
 export function markDefect(url, { side, what, second }, token) {
   return post(url, token, [["side", side], ["what", what], ["second", second.toFixed(2)]]);
+}
+
+/**
+ * @param {string} url
+ * @param {{ side: string, what: string }} defect
+ * @param {string} token
+ * @returns {Promise<{ defects: Defect[] }>}
+ */
+export function takeBackDefect(url, { side, what }, token) {
+  return post(url, token, [["side", side], ["what", what]]);
 }
 
 /** A clip of a battle that was drawn is no longer there. */

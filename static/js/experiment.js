@@ -1,6 +1,7 @@
 // The parts of the page that change are fetched anew every five seconds. A part in use, one that
 // holds the focus, a playing clip or selected words, is left alone until it is not.
 const EVERY = 5_000;
+const OPENER = "details[id] > summary"; // gets its focus back when its part is fetched anew
 const page = document.querySelector("[data-experiment]");
 const stale = document.querySelector("[data-stale]");
 
@@ -9,33 +10,53 @@ function inUse(part) {
   const selection = getSelection();
   const selected = selection && !selection.isCollapsed && part.contains(selection.anchorNode);
   const playing = [...part.querySelectorAll("video")].some((video) => video.currentTime > 0);
-  const writing = [...part.querySelectorAll(".exclude[open]")].length > 0;
-  return selected || playing || writing || part.contains(document.activeElement);
+  const writing = part.querySelector(".exclude[open]") !== null;
+  const held = part.contains(document.activeElement) && !document.activeElement.matches(OPENER);
+  return selected || playing || writing || held;
 }
 
-/** What a reader has opened or closed stays so. @param {Element} old @param {Element} fresh */
-function keepOpened(old, fresh) {
-  for (const details of old.querySelectorAll("details[id]")) {
+/** What a reader has opened, closed or scrolled to the side stays so. @param {Element} old @param {Element} fresh */
+function putInPlace(old, fresh) {
+  const opened = [...old.querySelectorAll("details[id]")];
+  const focused = old.contains(document.activeElement) && document.activeElement.parentElement.id;
+  const aside = [...old.querySelectorAll(".table-scroll")].map((each) => each.scrollLeft);
+  old.replaceWith(document.adoptNode(fresh));
+  for (const details of opened) {
     const same = fresh.querySelector(`#${details.id}`);
-    if (same) same.open = details.open;
+    if (!same) continue;
+    if (same.innerHTML === details.innerHTML) same.replaceWith(details); // its pictures are loaded
+    else same.open = details.open;
   }
-  const places = [...old.querySelectorAll(".table-scroll")].map((each) => each.scrollLeft);
-  return () =>
-    [...fresh.querySelectorAll(".table-scroll")].forEach((each, index) => {
-      each.scrollLeft = places[index] ?? 0;
-    });
+  if (focused) fresh.querySelector(`#${focused} > summary`)?.focus({ preventScroll: true });
+  for (const [index, each] of fresh.querySelectorAll(".table-scroll").entries()) {
+    each.scrollLeft = aside[index] ?? 0;
+  }
+}
+
+/** What stands in the window stays there, whatever grows or shrinks above it. @param {() => void} change */
+function keepPlace(change) {
+  const places = [...page.querySelectorAll("h2[id], details[id], tr[id]")];
+  const top = (place) => place.getBoundingClientRect().top;
+  const seen = places.find((place) => top(place) >= 0 && top(place) < innerHeight)
+    ?? places.findLast((place) => top(place) < 0);
+  const before = seen && top(seen);
+  change();
+  const now = seen && document.getElementById(seen.id);
+  if (now && scrollY > 0) scrollBy({ top: top(now) - before, behavior: "instant" });
 }
 
 /** @param {string} html */
 function show(html) {
   const fresh = new DOMParser().parseFromString(html, "text/html");
-  for (const part of fresh.querySelectorAll("[data-live]")) {
+  const parts = [...fresh.querySelectorAll("[data-live]")];
+  if (parts.some((part) => !document.getElementById(part.id))) {
+    // The first numbers have come. Until then there was little to read.
+    if (!inUse(page)) page.replaceChildren(...fresh.body.childNodes);
+    return;
+  }
+  for (const part of parts) {
     const old = document.getElementById(part.id);
-    if (!old) return location.reload(); // the first numbers have come
-    if (inUse(old) || old.innerHTML === part.innerHTML) continue;
-    const scroll = keepOpened(old, part);
-    old.replaceWith(document.adoptNode(part));
-    scroll();
+    if (!inUse(old) && old.innerHTML !== part.innerHTML) putInPlace(old, part);
   }
 }
 
@@ -48,7 +69,8 @@ async function refresh() {
       return;
     }
     if (!response.ok) throw new Error(`the site answered ${response.status}`);
-    show(await response.text());
+    const html = await response.text();
+    keepPlace(() => show(html));
     stale.hidden = true;
   } catch (error) {
     stale.textContent = `These numbers could not be read anew (${error.message}); the next try follows in 5 seconds.`;

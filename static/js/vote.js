@@ -3,7 +3,7 @@
  * and goes on to the next battle, which was loaded meanwhile.
  */
 
-import { castVote, fetchNext, markDefect, Refused, release, skipBattle } from "./battle.js";
+import { castVote, fetchNext, markDefect, Refused, release, skipBattle, takeBackDefect } from "./battle.js";
 import { Players } from "./players.js";
 
 /** @typedef {import("./battle.js").Battle} Battle */
@@ -274,7 +274,9 @@ function reveal(revealed) {
   find("[data-after-more]").textContent = left ? "" : hidden;
   enter("revealed");
   announce(`${VERDICT[revealed.choice]}. ${names}`);
-  if (defects && revealed.defects_url) offerDefects(defects, revealed.defects_url);
+  if (defects && revealed.defects_url && revealed.take_back_url) {
+    offerDefects(defects, revealed.defects_url, revealed.take_back_url);
+  }
   if (autoAdvance.value) startCountdown();
 }
 
@@ -306,18 +308,25 @@ function clearReveal() {
   for (const button of choiceButtons) button.classList.remove("sent");
 }
 
-/** @param {HTMLElement} box @param {string} url */
-function offerDefects(box, url) {
+/**
+ * A press marks, at the second that is shown; a second press takes the mark back.
+ *
+ * @param {HTMLElement} box @param {string} markUrl @param {string} takeBackUrl
+ */
+function offerDefects(box, markUrl, takeBackUrl) {
   box.hidden = false;
   showDefects([]);
   for (const button of defectButtons) {
-    button.hidden = !battle?.audio && ["audio", "lip_sync"].includes(button.dataset.what ?? "");
+    button.hidden = !battle?.audio && "ofSound" in button.dataset;
     button.onclick = async () => {
       stopCountdown(); // whoever marks one may mark more
       const { side = "", what = "" } = button.dataset;
       const trouble = find("[data-defects-trouble]");
+      const isMarked = button.getAttribute("aria-pressed") === "true";
       try {
-        const marked = await markDefect(url, { side, what, second: players.position }, csrfToken);
+        const marked = isMarked
+          ? await takeBackDefect(takeBackUrl, { side, what }, csrfToken)
+          : await markDefect(markUrl, { side, what, second: players.position }, csrfToken);
         trouble.toggleAttribute("hidden", true);
         if (!box.hidden) showDefects(marked.defects);
       } catch (error) {

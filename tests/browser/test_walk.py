@@ -1,5 +1,6 @@
 """A new user's walk in a real browser: vote ten times with keys, see the names, find the votes."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -49,12 +50,13 @@ def page(context: BrowserContext) -> Iterator[Page]:
     assert problems == []
 
 
-A_PANEL = """
+TEAM = "ada", "a password that nobody guesses"
+TWO_PANELS = """
+from django.contrib.auth.models import User
 from arena.experiments import Proposal, start
 from arena.models import Panel
 from arena.panels import make_seats
 from generation.models import Clip, Prompt, PromptSet, PromptSetEntry, Version
-panel = Panel.objects.create(slug="walk", name="The walk", quota=2, instructions="Look twice.")
 few = PromptSet.objects.create(slug="walk", name="The walk", digest="0")
 one, two = Version.objects.filter(slug__in=("scenes-reference", "scenes-faded"))
 ready = Clip.objects.filter(version=one, category="t2v-silent", state="ready")
@@ -63,16 +65,27 @@ others = Prompt.objects.filter(sets__slug="scenes", sounds__contains=["silent"],
 prompts += others.exclude(pk__in=prompts).values_list("pk", flat=True)[:max(0, 4 - len(prompts))]
 for position, prompt in enumerate(prompts):
     PromptSetEntry.objects.create(prompt_set=few, prompt_id=prompt, position=position)
-start(Proposal("The walk", one, two, "t2v-silent", few, max_votes=60, panels=(panel,)))
-print(*[seat.token for seat in make_seats(panel, 2)])
+print()
+for slug, quota in (("walk", 2), ("watch", 50)):
+    panel = Panel.objects.create(slug=slug, name=slug, quota=quota, instructions="Look twice.")
+    asked = Proposal(slug, one, two, "t2v-silent", few, max_votes=60, panels=(panel,))
+    print(start(asked).pk, *[seat.token for seat in make_seats(panel, 2)])
 """
 
 
 @pytest.fixture(scope="module")
-def seats(demo: RunningDemo) -> list[str]:
-    """Tokens of a panel's seats, whose experiment has clips that are there already."""
+def panels(demo: RunningDemo) -> list[list[str]]:
+    """Of two panels, an experiment whose clips are there already, and the tokens of two seats."""
     demo.wait_for_all_clips()
-    return demo.manage("shell", "--no-imports", "-c", A_PANEL).split()[-2:]
+    name, password = TEAM
+    team = f"User.objects.create_superuser({name!r}, password={password!r})"
+    said = demo.manage("shell", "--no-imports", "-c", TWO_PANELS + team)
+    return [line.split() for line in said.splitlines()[-2:]]
+
+
+@pytest.fixture(scope="module")
+def seats(panels: list[list[str]]) -> list[str]:
+    return panels[0][1:]
 
 
 def state(page: Page, name: str) -> None:
@@ -224,6 +237,10 @@ def test_a_panel_member_judges_and_marks_a_defect(
     page.locator("[data-defects] [data-side=right][data-what=flicker]").click()
     marked = page.locator("[data-defects] [aria-pressed=true]")
     expect(marked).to_have_text(re.compile(r"Flicker \d\.\d s"))
+    marked.click()
+    expect(marked).to_have_count(0)
+    page.locator("[data-defects] [data-side=left][data-what=hands]").click()
+    expect(marked).to_have_text(re.compile(r"Hands \d\.\d s"))
     assert fits(page)
     page.keyboard.press("n")
     ready_to_vote(page)
@@ -234,3 +251,67 @@ def test_a_panel_member_judges_and_marks_a_defect(
     page.keyboard.press("n")
     state(page, "empty")
     expect(page.locator("[data-empty-reason]")).to_contain_text("Thank you")
+
+
+class Member:
+    """Of a panel, by HTTP: each answer is a tie, and each time something is wrong in lane 1."""
+
+    def __init__(self, demo: RunningDemo, experiment: str, token: str) -> None:
+        self.demo, self.experiment = demo, experiment
+        self.session = requests.Session()
+        self.session.get(f"{demo.site}/panel/{token}/", timeout=30).raise_for_status()
+
+    def judge(self) -> None:
+        """Until an answer counts: some pairs only check the voter."""
+        before = self.counted()
+        while self.counted() == before:
+            page = self.session.get(f"{self.demo.site}/vote/panel/", timeout=30).text
+            found = re.search('id="battle-data"[^>]*>(.*?)</script>', page)
+            assert found
+            battle = json.loads(found[1])
+            self.post(battle["vote_url"], choice="tie")
+            self.post(f"/battles/{battle['id']}/defects/", side="left", what="text")
+
+    def counted(self) -> int:
+        votes = "SELECT count(*) FROM arena_vote WHERE experiment_id = %s AND kind = 'experiment'"
+        return self.demo.sql(votes, self.experiment)[0][0]
+
+    def post(self, path: str, **fields: str) -> None:
+        headers = {"X-CSRFToken": self.session.cookies["csrftoken"]}
+        answer = self.session.post(self.demo.site + path, fields, headers=headers, timeout=30)
+        answer.raise_for_status()
+
+
+@pytest.mark.parametrize("context", [PHONE], indirect=True)
+def test_an_experiment_is_watched_without_losing_the_place(
+    demo: RunningDemo, page: Page, panels: list[list[str]]
+) -> None:
+    experiment, *tokens = panels[1]
+    first, second = (Member(demo, experiment, token) for token in tokens)
+    page.goto(f"{demo.site}/experiments/{experiment}/")
+    page.get_by_label("Username").fill(TEAM[0])
+    page.get_by_label("Password").fill(TEAM[1])
+    page.keyboard.press("Enter")
+    facts = page.locator("#live-head .facts")
+    expect(facts).to_contain_text("0 of 60 votes", timeout=60_000)
+    page.evaluate("window.kept = true")
+    first.judge()
+    expect(facts).to_contain_text("1 of 60 votes", timeout=60_000)
+    marks = page.locator("#newest-marks")
+    marks.locator("summary").click()
+    expect(marks.locator("li")).to_have_count(1)
+    place = "document.querySelector('#newest-marks').getBoundingClientRect().top"
+    page.evaluate("document.querySelector('#newest-marks').scrollIntoView({ block: 'center' })")
+    curve = page.locator("#live-course polyline")
+    expect(curve).to_have_count(0)
+    before = page.evaluate(place)
+
+    second.judge()  # the first block: curves appear above
+    expect(marks.locator("li")).to_have_count(2, timeout=60_000)
+    expect(facts).to_contain_text("2 of 60 votes")
+    expect(curve).to_have_count(2)
+    assert abs(page.evaluate(place) - before) < 2
+    expect(marks).to_have_attribute("open", "")
+    expect(marks.locator("summary")).to_be_focused()
+    assert page.evaluate("window.kept")
+    assert fits(page)

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from arena.experiments import NotStarted
+from arena.experiments import NotStarted, obstacles
 from arena.models import Experiment, ExperimentState
 from ratings.experiments import assess_if_behind, newest
 from ratings.management.pipeline_command import PipelineCommand, add_design, proposed
@@ -60,8 +60,8 @@ class Command(PipelineCommand):
 
     def _wait(self, experiment: Experiment, seconds: float) -> Assessment | None:
         """The first assessment with a verdict, or where it stands when the time is over."""
-        now = told = time.monotonic()
-        end = now + seconds
+        end = time.monotonic() + seconds
+        tell_at, known = 0.0, set[str]()
         while True:
             assess_if_behind(experiment)  # unless a worker has done so
             made = newest(experiment)
@@ -71,12 +71,22 @@ class Command(PipelineCommand):
             if experiment.state == ExperimentState.CANCELLED:
                 raise CommandError(f"The experiment {experiment.pk} was cancelled: no verdict.")
             now = time.monotonic()
+            if now >= tell_at:
+                tell_at = now + TELL_EVERY
+                known = self._tell_obstacles(experiment, known)
+                if self.stderr.isatty():
+                    self._tell(experiment, made)
             if now >= end:
                 return made
-            if now - told >= TELL_EVERY and self.stderr.isatty():
-                told = now
-                self._tell(experiment, made)
             time.sleep(min(LOOK_EVERY, end - now))
+
+    def _tell_obstacles(self, experiment: Experiment, known: set[str]) -> set[str]:
+        """Those that are new: whoever waits in vain should know why."""
+        there = obstacles(experiment)
+        for sentence in there:
+            if sentence not in known:
+                self.stderr.write(sentence)
+        return set(there)
 
     def _tell(self, experiment: Experiment, made: Assessment | None) -> None:
         said = state_of(experiment, made)
