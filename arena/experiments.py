@@ -11,7 +11,7 @@ from django.db.models import Count, Exists, OuterRef, Q
 from django.utils import timezone
 
 from arena.experiment_pairs import Place, lay_out
-from arena.models import Block, Experiment, ExperimentState, Half, Panel
+from arena.models import Block, Experiment, ExperimentState, Half, Panel, Seat
 from arena.panels import votes_left
 from generation.backends import CannotRender
 from generation.catalog import check_clip
@@ -22,7 +22,7 @@ from generation.rendering import prompts_of, queue_clips, request_of, seed_of
 # No verdict comes before 30 blocks (ratings/stats/sequential.py): fewer votes could only be
 # inconclusive.
 VOTES_AT_LEAST = 60
-PROMPTS_AT_LEAST = 4  # nor does one come from fewer
+PROMPTS_AT_LEAST = VOTERS_AT_LEAST = 4  # nor does one come from fewer
 # A margin of 5 Elo takes some 40,000. All blocks are laid out at once, in some seconds.
 VOTES_AT_MOST = 100_000
 CHECK_PROMPTS = 12  # a voter of a hundred pairs meets six degraded clips
@@ -100,7 +100,7 @@ def _about_numbers(proposal: Proposal) -> Iterator[str]:
         yield "An experiment needs a name of at most 120 characters."
     if not 0 < proposal.margin <= MARGIN_AT_MOST:
         yield (
-            f"The margin is {proposal.margin:g} Elo: give what still counts as no worse, above 0 "
+            f"The margin is {proposal.margin:g} Elo: give how much worse must not pass, above 0 "
             f"and at most {MARGIN_AT_MOST}."
         )
     for name, value in (("alpha", proposal.alpha), ("beta", proposal.beta)):
@@ -137,7 +137,10 @@ def _about_voters(proposal: Proposal) -> Iterator[str]:
         elif "@" in parts.netloc:
             yield "The webhook holds a user name: leave it out, what is sent is signed instead."
         if not settings.WEBHOOK_SECRET:
-            yield "There is no WEBHOOK_SECRET to sign the webhook with: set it, or leave it out."
+            yield (
+                "There is no WEBHOOK_SECRET to sign the webhook with: set it at the site, or leave "
+                "the webhook out."
+            )
 
 
 def _about_version(proposal: Proposal, version: Version) -> Iterator[str]:
@@ -323,7 +326,7 @@ def cancel(experiment: Experiment) -> bool:
 def obstacles(experiment: Experiment) -> list[str]:
     """What keeps a running experiment from its verdict until somebody acts, a sentence each.
 
-    Five queries; none for one that is not running.
+    Six queries; none for one that is not running.
     """
     if experiment.state != ExperimentState.RUNNING:
         return []
@@ -348,6 +351,13 @@ def _failed_clips(experiment: Experiment) -> Iterator[str]:
 def _used_up_panels(experiment: Experiment) -> Iterator[str]:
     """Where the public votes, too, new voters can always come."""
     if experiment.public_share > 0:
+        return
+    seats = Seat.objects.filter(panel__experiments=experiment, revoked=False).count()
+    if seats < VOTERS_AT_LEAST:
+        yield (
+            f"Its panels have {seats or 'no'} seat{'' if seats == 1 else 's'}, and a verdict takes "
+            f"{VOTERS_AT_LEAST} voters: add seats."
+        )
         return
     unvoted = Half.objects.filter(experiment=experiment, voted=False)
     if unvoted.filter(held_until__gt=timezone.now()).exists():

@@ -46,7 +46,7 @@ class Experiment(models.Model):
     category = models.CharField(max_length=12, choices=Category)
     prompt_set = models.ForeignKey(PromptSet, models.PROTECT, related_name="experiments")
     seed_slots = models.PositiveIntegerField(help_text="Clip pairs per prompt.")
-    margin = models.FloatField(help_text="Normalised Elo by which worse still counts as no worse.")
+    margin = models.FloatField(help_text="Normalised Elo: one worse by so much must not pass.")
     alpha = models.FloatField(help_text="Chance that one worse by the margin is passed.")
     beta = models.FloatField(help_text="Chance that one that is not worse is failed.")
     max_votes = models.PositiveIntegerField()

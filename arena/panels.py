@@ -10,11 +10,29 @@ from django.db import transaction
 from django.db.models import Count
 
 from arena.experiment_pairs import Place
-from arena.models import PANEL, Battle, Exclusion, Panel, Seat, Vote, Voter
+from arena.models import (
+    PANEL,
+    Battle,
+    Exclusion,
+    ExperimentState,
+    Panel,
+    Seat,
+    Vote,
+    Voter,
+)
 from arena.voting import Refused
 from generation.models import Version
 
 UNINVITED = "This page is for invited panels: open the link that you were sent."
+QUOTA_REACHED = "Thank you: you have given all the votes that were asked of you."
+NONE_RUNNING = (
+    "No experiment of this panel is running now, so there is nothing to judge. Keep your link: "
+    "with the next one it works again."
+)
+ALL_JUDGED = (
+    "You have judged all pairs that there are for you now, fewer than were asked of you. More can "
+    "come while this panel's experiments run."
+)
 
 
 def make_seats(panel: Panel, count: int) -> list[Seat]:
@@ -54,6 +72,14 @@ def take_seat(token: str, voter: Voter | None) -> Seat:
 def votes_given(seat: Seat) -> int:
     """Of the quota."""
     return Vote.objects.filter(voter=seat.voter, battle__stream=PANEL).count()
+
+
+def why_done(seat: Seat) -> str:
+    """Why nothing is asked of the member now; nothing said while there may be a pair."""
+    if votes_given(seat) >= seat.panel.quota:
+        return QUOTA_REACHED
+    running = seat.panel.experiments.filter(state=ExperimentState.RUNNING)
+    return "" if running.exists() else NONE_RUNNING
 
 
 def left_to_draw(seat: Seat, open_battles: int) -> int:

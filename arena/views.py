@@ -16,8 +16,8 @@ from django.views.decorators.http import require_POST, require_safe
 from arena.context import my_votes
 from arena.identity import remember, voter_of
 from arena.matchmaking import current_battle, next_battle, votable_pairs
-from arena.models import MIXED, PANEL, Battle, Choice, Defect, Kind, Seat, Voter
-from arena.panels import UNINVITED, seat_of, take_seat, votes_given
+from arena.models import MIXED, PANEL, Battle, Choice, Defect, Seat, Voter
+from arena.panels import ALL_JUDGED, UNINVITED, seat_of, take_seat, votes_given, why_done
 from arena.voting import (
     Refused,
     battle_of,
@@ -25,6 +25,7 @@ from arena.voting import (
     mark_defect,
     marked_defects,
     may_mark_defects,
+    names_are_told,
     skip_battle,
     take_back_defect,
 )
@@ -35,7 +36,6 @@ from generation.models import Clip, ClipState, Version
 
 NOTHING_LEFT = "There is no pair here that you have not judged: come back when more clips are made."
 ENOUGH_OPEN = "Vote on the pairs you have open first."
-QUOTA_REACHED = "Thank you: you have given all the votes that were asked of you."
 SIDES = ("left", "right")
 LANES = (("left", 1), ("right", 2))
 
@@ -121,8 +121,8 @@ def _seat_in(stream: str, voter: Voter | None) -> Seat | None:
     return seat
 
 
-def _why_empty(panel: dict[str, Any] | None) -> str:
-    return QUOTA_REACHED if panel and panel["given"] >= panel["quota"] else NOTHING_LEFT
+def _why_empty(seat: Seat | None) -> str:
+    return NOTHING_LEFT if seat is None else why_done(seat) or ALL_JUDGED
 
 
 @never_cache
@@ -133,18 +133,18 @@ def vote_page(request: HttpRequest, stream: str = MIXED) -> HttpResponseBase:
     """The voter's next pair, ready to play."""
     _check_stream(stream)
     voter = voter_of(request)
-    panel = _panel_facts(_seat_in(stream, voter))
+    seat = _seat_in(stream, voter)
     newcomer = voter is None
     if voter is None:
         voter = Voter.objects.create()
     battle = current_battle(voter, stream)
     context = {
         "stream": stream,
-        "panel": panel,
+        "panel": _panel_facts(seat),
         "lanes": LANES,
-        "defects": _defect_kinds() if panel else [],
+        "defects": _defect_kinds() if seat else [],
         "battle": battle_facts(battle) if battle else None,
-        "empty_reason": "" if battle else _why_empty(panel),
+        "empty_reason": "" if battle else _why_empty(seat),
     }
     response = render(request, "arena/vote.html", context)
     if newcomer:
@@ -160,11 +160,11 @@ def next_pair(request: HttpRequest, stream: str) -> JsonResponse:
     voter = voter_of(request)
     if voter is None:
         raise Refused(403, "Your browser sent no voter cookie: allow cookies and load the page.")
-    panel = _panel_facts(_seat_in(stream, voter))
+    seat = _seat_in(stream, voter)
     held = request.POST.getlist("have")
     battle = next_battle(voter, stream, held)
     if battle is None:
-        return JsonResponse({"battle": None, "reason": ENOUGH_OPEN if held else _why_empty(panel)})
+        return JsonResponse({"battle": None, "reason": ENOUGH_OPEN if held else _why_empty(seat)})
     return JsonResponse({"battle": battle_facts(battle), "reason": ""})
 
 
@@ -179,15 +179,12 @@ def _stands(version: Version) -> dict[str, str]:
 @require_POST
 @sentences
 def vote(request: HttpRequest, battle_id: UUID) -> HttpResponseBase:
-    """Take the answer, then say who was who, if the pair was the arena's.
-
-    Whoever learnt which style belongs to an experiment's candidate would be blind no more.
-    """
+    """Take the answer, then say who was who, where that may be told."""
     battle = cast_vote(voter_of(request), battle_id, request.POST.get("choice", ""))
     if not wants_json(request):
         return redirect("battle", battle_id)
     said = {"choice": battle.vote.choice, "my_votes": my_votes(request)}
-    if battle.kind == Kind.ARENA:
+    if names_are_told(battle):
         said |= {side: _stands(getattr(battle, side).version) for side in SIDES}
     elif may_mark_defects(battle):
         said["defects_url"] = reverse("mark_defect", args=[battle_id])
@@ -254,7 +251,11 @@ def panel_page(request: HttpRequest, token: str) -> HttpResponseBase:
     """What a panel's members read before they begin. The first visit takes the seat."""
     seat = take_seat(token, voter_of(request))
     assert seat.voter is not None
-    context = {"panel": _panel_facts(seat), "instructions": seat.panel.instructions}
+    context = {
+        "panel": _panel_facts(seat),
+        "instructions": seat.panel.instructions,
+        "done": why_done(seat),
+    }
     response = render(request, "arena/panel.html", context)
     remember(response, seat.voter)
     return response
@@ -264,11 +265,11 @@ def panel_page(request: HttpRequest, token: str) -> HttpResponseBase:
 @require_safe
 @sentences
 def battle_page(request: HttpRequest, battle_id: UUID) -> HttpResponseBase:
-    """After the vote: both names, if the pair was the arena's. Before it: back to voting."""
+    """After the vote: both names, where they may be told. Before it: back to voting."""
     battle = battle_of(voter_of(request), battle_id)
     if not hasattr(battle, "vote"):
         return redirect(_stream_url(battle.stream))
-    facts, named = battle_facts(battle), battle.kind == Kind.ARENA
+    facts, named = battle_facts(battle), names_are_told(battle)
     reveal = {
         "choice": battle.vote.choice,
         "choice_label": Choice(battle.vote.choice).label,

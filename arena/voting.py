@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db import transaction
 
 from arena.experiment_pairs import give_back, settle
-from arena.models import Battle, Choice, Defect, Defects, Kind, Seat, Skip, Vote, Voter
+from arena.models import Battle, Choice, Defect, Defects, Kind, Skip, Vote, Voter
 from generation.models import Clip
 
 
@@ -31,6 +31,7 @@ def battle_of(voter: Voter | None, battle_id: UUID) -> Battle:
             "repeats__block",
             "vote",
             "skip",
+            "voter__seat",
         )
         .filter(pk=battle_id)
         .first()
@@ -90,11 +91,22 @@ def skip_battle(voter: Voter | None, battle_id: UUID) -> None:
         give_back(battle)
 
 
+def names_are_told(battle: Battle) -> bool:
+    """After the vote: of the arena's pairs, but not to members of panels. Whoever learnt which
+    style belongs to an experiment's candidate or baseline would judge it blind no more."""
+    return battle.kind == Kind.ARENA and not _is_members(battle)
+
+
 def may_mark_defects(battle: Battle) -> bool:
     """Members of panels may say more of any pair that is not the arena's; which of those are
     checks they don't learn by it."""
-    seats = Seat.objects.filter(voter=battle.voter_id, revoked=False)
-    return battle.kind != Kind.ARENA and seats.exists()
+    return battle.kind != Kind.ARENA and _is_members(battle)
+
+
+def _is_members(battle: Battle) -> bool:
+    """Drawn for somebody with a seat that was not withdrawn."""
+    voter = battle.voter
+    return hasattr(voter, "seat") and not voter.seat.revoked
 
 
 @transaction.atomic

@@ -108,8 +108,8 @@ def enter_version(model: str, parent: str, fields: Mapping[str, Any]) -> tuple[V
     if known is not None:
         if differing := _set_fields(known, {**fields, **links}, links):
             raise Taken(
-                f"There is a version {known.slug} already, with another {', '.join(differing)}: "
-                "give the new one a slug of its own."
+                f"There is a version {known.slug} already, which differs in "
+                f"{', '.join(differing)}: give the new one a slug of its own."
             )
         return known, False
     with transaction.atomic():
@@ -127,7 +127,7 @@ def _parent(slug: str, child: str | None) -> Version:
         return Version.objects.get(slug=slug)
     except Version.DoesNotExist:
         raise CatalogError(
-            f"Version {child} names the parent “{slug}”, which does not exist: list it first."
+            f"Version {child} names the parent “{slug}”, which does not exist: enter it first."
         ) from None
 
 

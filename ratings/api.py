@@ -102,6 +102,13 @@ class ExperimentIn(Wanted):
     name: Annotated[Text, Field(max_length=120)] = ""
 
 
+class PlanIn(ExperimentIn):
+    """The same, and what to plan with: by default as in the last week."""
+
+    tie_rate: FiniteFloat | None = None
+    voters: int | None = None
+
+
 class ExperimentOut(Schema):
     """What is fixed, and where it stands. `verdict` is null while it goes on."""
 
@@ -187,10 +194,10 @@ def post_experiment(request: HttpRequest, wanted: ExperimentIn) -> Status:
 
 
 @api.post("/plans", response={200: dict[str, Any], 422: Problem})
-def post_plan(request: HttpRequest, wanted: ExperimentIn) -> dict[str, Any]:
+def post_plan(request: HttpRequest, wanted: PlanIn) -> dict[str, Any]:
     """What such an experiment would cost and find; nothing is started."""
     try:
-        return planned(_proposal(request, wanted))
+        return planned(_proposal(request, wanted), wanted.tie_rate, wanted.voters)
     except NotStarted as error:
         raise HttpError(422, str(error)) from None
 
@@ -238,7 +245,8 @@ def _experiment(experiment_id: UUID) -> Experiment:
 
 def _proposal(request: HttpRequest, wanted: ExperimentIn) -> Any:
     token: ApiToken = request.auth  # type: ignore[attr-defined]  # put there by the library
-    asked = Asked(**{**wanted.dict(), "category": wanted.category.value})
+    design = wanted.dict(include=set(ExperimentIn.model_fields))
+    asked = Asked(**{**design, "category": wanted.category.value})
     try:
         return proposal_of(asked, created_by=f"the API key {token.name}")
     except Refused as error:

@@ -8,7 +8,7 @@ from arena.experiments import NotStarted, Proposal, default_name, objections
 from arena.models import Experiment, Panel
 from generation.categories import Category
 from generation.models import RENDERED_STATES, PromptSet, Version
-from ratings.pipeline import start_or_find
+from ratings.pipeline import MOST_VOTERS, start_or_find
 from ratings.stats.sequential import LEAST_VOTERS
 
 # How the sentences about each field begin (arena/experiments.py); others stand above the form.
@@ -51,7 +51,9 @@ class ExperimentForm(forms.Form):
         label="Clip pairs per prompt", min_value=1, initial=1, help_text="One seed each."
     )
     margin = forms.FloatField(
-        initial=25, help_text="Normalised Elo: by so much worse still counts as no worse."
+        initial=25,
+        help_text="Normalised Elo: one worse by so much must not pass. Between that and even, "
+        "either verdict can come.",
     )
     alpha = forms.FloatField(
         initial=0.05,
@@ -93,7 +95,7 @@ class ExperimentForm(forms.Form):
         label="Voters to expect",
         required=False,
         min_value=LEAST_VOTERS,
-        max_value=10_000,
+        max_value=MOST_VOTERS,
         help_text="Empty: the panels’ seats and the public’s of last week.",
     )
 

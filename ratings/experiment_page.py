@@ -1,6 +1,7 @@
 """What the page of an experiment shows, in words and in the coordinates of its drawings."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -13,14 +14,15 @@ from generation.categories import Category
 from generation.encoding import PROFILE
 from generation.models import Prompt
 from generation.progress import spell
-from ratings.experiments import SHORT_ID, TRUE_VALUES, newest_of
+from ratings.experiment_findings import FEWEST_ANSWERS
+from ratings.experiments import SHORT_ID, newest_of
 from ratings.models import Assessment, Delivery, Verdict
 from ratings.stats.sequential import NORMALISED_ELO, elo_of_score
 
 RULES = {
-    "sprt": "the ratio test",
-    "e-process": "the e-process",
-    "votes used up": "all its votes are cast",
+    "sprt": "by the ratio test",
+    "e-process": "by the e-process",
+    "votes used up": "as all its votes are cast",
 }
 WIDTH, HEIGHT = 600, 160  # of a drawing, in its own units
 PENTANOMIAL = (
@@ -57,9 +59,7 @@ def plan_facts(plan: dict[str, Any]) -> dict[str, Any]:
     return {
         **plan,
         "tie_percent": 100 * plan["tie_rate"],
-        "margin_elo": -plan["truths"][TRUE_VALUES.index(1.0)]["elo"],
         "pairs": plan["clip_pairs"],
-        "rounds": math.ceil(plan["max_blocks"] / plan["clip_pairs"]),
         "clips": [
             row | {"time": None if row["seconds"] is None else spell(row["seconds"])}
             for row in plan["clips"]
@@ -81,7 +81,7 @@ def status_of(experiment: Experiment, verdict: str) -> dict[str, str]:
 
 
 def rows_of(experiments: list[Experiment]) -> list[dict[str, Any]]:
-    """The list of experiments; one query for where they stand."""
+    """The list of experiments; one query for where they stand, and six for each that runs."""
     made = newest_of(experiments)
     return [
         {
@@ -91,6 +91,7 @@ def rows_of(experiments: list[Experiment]) -> list[dict[str, Any]]:
             "named": experiment.name
             != default_name(experiment.candidate, experiment.baseline, experiment.category),
             **status_of(experiment, made[experiment.pk].verdict if experiment.pk in made else ""),
+            "held_up": bool(obstacles(experiment)),
         }
         for experiment in experiments
     ]
@@ -130,10 +131,10 @@ def page_of(experiment: Experiment, made: Assessment | None) -> dict[str, Any]:
         "alarm": 1 / experiment.alpha,
         "drawings": _drawings(made),
         "ranges": {
-            "corrected": _range(made.low, made.high),
             "normalised": _range(found["normalised"]["low"], found["normalised"]["high"]),
             "plain": _range(found["plain"]["low"], found["plain"]["high"]),
         },
+        "estimate": _estimate(made),
         "estimate_bar": _estimate_bar(experiment, made),
         "pentanomial": _pentanomial(found["counts"]),
         "trust": _trust(found["trust"]),
@@ -153,7 +154,15 @@ def _sentence(experiment: Experiment, made: Assessment) -> str:
             "normalised Elo."
         )
     if made.verdict == Verdict.REGRESSED:
-        return f"{candidate} is worse than {baseline}."
+        if made.rule == "e-process":
+            return (
+                f"{candidate} is worse than {baseline}: votes that say so this clearly come to one "
+                f"that is not worse at most {experiment.alpha:.3g} of the time."
+            )
+        return (
+            f"{candidate} is worse than {baseline}: the votes speak for worse by the margin of "
+            f"{experiment.margin:g} normalised Elo, against not worse at all."
+        )
     if made.verdict == Verdict.INCONCLUSIVE:
         return f"The votes do not tell whether {candidate} is worse than {baseline}."
     if experiment.state == ExperimentState.CANCELLED:
@@ -161,6 +170,19 @@ def _sentence(experiment: Experiment, made: Assessment) -> str:
     if not made.blocks:
         return "No clip pair was judged by two voters yet."
     return f"Whether {candidate} is worse than {baseline} is not decided yet."
+
+
+def _estimate(made: Assessment) -> dict[str, str] | None:
+    """How far the candidate is below or over the baseline, in words; no sign is left to read."""
+    if made.estimate is None or made.low is None or made.high is None:
+        return None
+    low, high = (f"{abs(end):.0f}" for end in (made.low, made.high))
+    if made.high <= 0:
+        words = f"{high} to {low} below"
+    else:
+        words = f"{low} to {high} over" if made.low >= 0 else f"{low} below to {high} over"
+    word = "below" if made.estimate < 0 else "over"
+    return {"points": f"{abs(made.estimate):.0f}", "word": word, "range": words}
 
 
 # --- drawings -------------------------------------------------------------------------------------
@@ -256,7 +278,7 @@ def _trust(trust: dict[str, Any]) -> dict[str, Any]:
     ]
     doubtful = [name for name, found in trust.items() if found["word"] == "doubtful"]
     few = [name for name, found in trust.items() if found["word"] == "too few"]
-    return {**shown, "doubtful": doubtful, "few": few}
+    return {**shown, "doubtful": doubtful, "few": few, "fewest": FEWEST_ANSWERS}
 
 
 def _with_words(experiment: Experiment, made: Assessment) -> dict[str, Any]:
@@ -289,19 +311,31 @@ def _with_words(experiment: Experiment, made: Assessment) -> dict[str, Any]:
 
 def _sound(sound: dict[str, Any]) -> dict[str, Any]:
     beyond = sound["low"] is not None and not sound["low"] <= 0 <= sound["high"]
-    points = {
-        name: None if sound[name] is None else 100 * sound[name]
-        for name in ("difference", "low", "high")
+    less = sound["difference"] < 0
+    points = -100 if less else 100  # so that it reads "less" with no sign beside it
+    ends = [None if sound[name] is None else points * sound[name] for name in ("low", "high")]
+    low, high = reversed(ends) if less else ends
+    return {
+        "gap": points * sound["difference"],
+        "word": "less" if less else "more",
+        "low": low,
+        "high": high,
+        "rows": sound["rows"],
+        "beyond": beyond,
     }
-    rows = [row | {"share": 100 * row["share"]} for row in sound["rows"]]
-    return {**points, "rows": rows, "beyond": beyond}
+
+
+def names_of(voters: Sequence[UUID]) -> dict[UUID, str]:
+    """What pages call voters: by the label of their seat, where they have one. Two panels may each
+    have a “Seat 1”, so part of the id stands beside it."""
+    labels = dict(Seat.objects.filter(voter__in=voters).values_list("voter", "label"))
+    return {voter: f"{labels.get(voter, 'Voter')} {str(voter)[:SHORT_ID]}" for voter in voters}
 
 
 def _people(found: dict[str, Any]) -> dict[str, Any]:
-    """The voters with their seats' names, and why those who were taken out were."""
+    """The voters with their names, and why those who were taken out were."""
     rows = found["shown"] + found["excluded"]
-    ids = [row["voter"] for row in rows]
-    seats = dict(Seat.objects.filter(voter__in=ids).values_list("voter", "label"))
+    names = names_of([UUID(row["voter"]) for row in rows])
     latest = (
         Exclusion.objects.filter(voter__in=[row["voter"] for row in found["excluded"]])
         .order_by("voter_id", "-pk")
@@ -311,7 +345,7 @@ def _people(found: dict[str, Any]) -> dict[str, Any]:
     entries = {entry.voter_id: entry for entry in latest}
     for row in rows:
         row["short"] = row["voter"][:SHORT_ID]
-        row["label"] = seats.get(UUID(row["voter"]), "")
+        row["name"] = names[UUID(row["voter"])]
         row["entry"] = entries.get(UUID(row["voter"]))
         if row.get("residual") is not None:
             row["residual_percent"] = 100 * row["residual"]
@@ -319,7 +353,7 @@ def _people(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _history(experiment: Experiment) -> list[dict[str, Any]]:
-    """Every turn of the verdict, newest first, with what took a verdict away."""
+    """Every turn of the verdict, newest first, with what took a verdict away or gave it back."""
     rows = (
         Assessment.objects.filter(experiment=experiment)
         .order_by("pk")
@@ -335,7 +369,7 @@ def _history(experiment: Experiment) -> list[dict[str, Any]]:
         verdict = row["verdict"]
         turned = row["findings__turned"]
         if turned:
-            turned["word"] = Verdict(turned["from"]).label
+            turned["word"] = Verdict(turned["from"]).label if turned["from"] else "Not decided"
             for entry in turned["because"]:
                 entry["at"] = parse_datetime(entry["at"])
         word = Verdict(verdict).label if verdict else "Goes on"

@@ -14,8 +14,8 @@ from arena.admin import record
 from arena.experiments import cancel
 from arena.models import Exclusion, Experiment, ExperimentState, Vote, Voter
 from ratings.experiment_form import ExperimentForm
-from ratings.experiment_page import page_of, plan_facts, rows_of
-from ratings.experiments import SHORT_ID, assess, newest, plan_of
+from ratings.experiment_page import names_of, page_of, plan_facts, rows_of
+from ratings.experiments import assess, newest, plan_of
 from ratings.snapshots import snapshot_answer
 
 LISTED = 100  # of each state
@@ -99,7 +99,7 @@ def exclude_voter(request: HttpRequest, experiment_id: UUID) -> HttpResponse:
     if not 0 < len(reason) <= REASON_AT_MOST:
         sentence = f"Say why, in at most {REASON_AT_MOST} characters: nothing was recorded."
         return _show(request, shown, voter=str(voter.pk), sentence=sentence)
-    name = f"Voter {str(voter.pk)[:SHORT_ID]}"
+    name = names_of([voter.pk])[voter.pk]
     if record(action, "voter", [voter], reason, cast(User, request.user)):
         assess(shown)
         done = "counts again" if back else "is excluded"

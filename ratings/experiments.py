@@ -1,5 +1,6 @@
 """From the ledger to a verdict on an experiment: the same votes always give the same verdict."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from arena.experiments import (
+    VOTES_AT_LEAST,
     Proposal,
     clips_missing,
     rivals,
@@ -241,8 +243,8 @@ def _test(result: sequential.Assessment) -> dict[str, Any]:
 def _why_turned(
     experiment: Experiment, before: Assessment | None, made: Assessment
 ) -> dict[str, Any] | None:
-    """What took a verdict away or changed it: the exclusions made since it was given."""
-    if before is None or not before.verdict or before.verdict == made.verdict:
+    """What took a verdict away, changed it or gave it back: the exclusions made since."""
+    if before is None or before.verdict == made.verdict:
         return None
     of_experiment = Vote.objects.filter(experiment=experiment)
     entries = Exclusion.objects.filter(
@@ -250,12 +252,16 @@ def _why_turned(
         pk__gt=before.last_exclusion_id,
         pk__lte=made.last_exclusion_id,
     ).order_by("pk")
+    if not before.verdict and not entries:
+        return None  # votes gave it
+    voters = [entry.voter_id for entry in entries if entry.voter_id]
+    seats = dict(Seat.objects.filter(voter__in=voters).values_list("voter", "label"))
     return {
         "from": before.verdict,
         "at": before.decided_at,
         "because": [
             {
-                "what": f"voter {str(entry.voter_id)[:SHORT_ID]}"
+                "what": f"{seats.get(entry.voter_id, 'voter')} {str(entry.voter_id)[:SHORT_ID]}"
                 if entry.voter_id
                 else f"vote {entry.vote_id}",
                 "action": entry.action,
@@ -311,17 +317,21 @@ def plan_of(
     """What the proposed experiment would take and how likely each verdict is, as JSON.
 
     Ties and voters are those of the category's newest votes and of the panels unless given.
+    Where the panels are too small for any verdict, `too_few` says so and there are no `truths`.
     Raises ValueError with a sentence where too few voters or prompts could never give a verdict.
     """
     recent = _recent(proposal)
     tie_rate = recent.tie_rate if tie_rate is None else tie_rate
+    of_panels = votes_of_panels(proposal)
+    bound = None if voters else of_panels  # with so many voters there would be other seats
+    too_few = _too_few(recent.voters, bound)
     if voters is None:
         voters = max(LEAST_VOTERS, recent.voters or VOTERS)
     prompts = prompts_of(proposal.prompt_set, Category(proposal.category)).count()
     design = design_of(proposal)
     truths = [-share * proposal.margin for share in TRUE_VALUES]
-    of_panels = votes_of_panels(proposal)
-    blocks = design.max_blocks if of_panels is None else min(design.max_blocks, of_panels // 2)
+    votes = proposal.max_votes if bound is None else min(proposal.max_votes, bound)
+    blocks = votes // 2
     planned = plan(
         replace(design, max_blocks=max(LEAST_BLOCKS, blocks)),
         tie_rate=tie_rate,
@@ -338,8 +348,11 @@ def plan_of(
         "clip_pairs": prompts * proposal.seed_slots,
         "max_blocks": design.max_blocks,
         "max_votes": proposal.max_votes,
+        "votes_at_most": votes,
         "votes_per_day": rounded(rate),
+        "margin_elo": rounded(-planned.chances[TRUE_VALUES.index(1.0)].elo),
         "votes_of_panels": of_panels,
+        "too_few": too_few,
         "rivals": [
             {
                 "experiment": str(rival.pk),
@@ -348,18 +361,28 @@ def plan_of(
             }
             for rival in rivals(proposal)
         ],
-        "days_at_most": rounded(proposal.max_votes / rate) if rate else None,
+        "days_at_most": rounded(votes / rate) if rate else None,
+        "rounds": math.ceil(blocks / (prompts * proposal.seed_slots)),
         "design_effect": rounded(planned.design_effect),
         **_clips_to_make(proposal),
-        "truths": [_truth(row, rate) for row in planned.chances],
+        "truths": [] if too_few else [_truth(row, rate) for row in planned.chances],
     }
+
+
+def _too_few(seats: int, votes: int | None) -> str:
+    if votes is None or (votes >= VOTES_AT_LEAST and seats >= LEAST_VOTERS):
+        return ""
+    return (
+        f"The panels' {seats} seats can give {votes} votes; a verdict takes {VOTES_AT_LEAST} or "
+        f"more, of {LEAST_VOTERS} voters or more: add seats first."
+    )
 
 
 def _truth(row: Chances, rate: float) -> dict[str, Any]:
     """One true value: the chance of each verdict, and what it takes to get there."""
     return {
-        "normalised": rounded(row.normalised),
-        "elo": rounded(row.elo),
+        "normalised": rounded(row.normalised) or 0.0,  # not -0.0
+        "elo": rounded(row.elo) or 0.0,
         "pass": round(row.passed, 4),
         "regressed": round(row.regressed, 4),
         "inconclusive": round(row.inconclusive, 4),

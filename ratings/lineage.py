@@ -21,7 +21,7 @@ from scipy.stats import false_discovery_control
 
 from arena.models import Experiment, ExperimentState
 from generation.categories import Category
-from generation.models import Version
+from generation.models import Version, VersionState
 from generation.progress import Speed
 from ratings.leaderboards import LEVEL
 from ratings.models import Assessment, Leaderboard, Standing, Verdict
@@ -379,6 +379,7 @@ def answer(lineage: Lineage, since: Version) -> dict[str, Any]:
         "worse": worse,
         "experiments": failed,
         "compared": any(ratings.values()) or bool(passed),
+        "only_trial": all(map(_is_on_trial, newer)),
         "sure": [_sureness(lineage, c, since, newer, ratings[c]) for c in ratings],
         "verdicts": _verdicts(since_then),
     }
@@ -411,8 +412,10 @@ def _sureness(
 ) -> dict[str, Any]:
     """On what a category's part of the answer rests."""
     rows = [row for c in found for row in (c.new, c.old)]
-    entered = [v for v in newer if category.value in v.categories]
     compared = {c.version.pk for c in found}
+    made = [v for v in newer if category.value in v.categories]
+    trial = [v for v in made if _is_on_trial(v) and v.pk not in compared]
+    entered = [v for v in made if v not in trial]
     widest = max(map(_width, rows), default=math.inf)
     return {
         "category": category,
@@ -422,7 +425,13 @@ def _sureness(
         "widest": None if widest == math.inf else widest,
         "missing": [v.name for v in entered if v.pk not in compared],
         "entered": len(entered),
+        "trial": [v.name for v in trial],
     }
+
+
+def _is_on_trial(version: Version) -> bool:
+    """It meets others in experiments alone, so no board will ever compare it."""
+    return version.state == VersionState.TRIAL
 
 
 def _width(row: Standing) -> float:

@@ -21,9 +21,11 @@ from generation.models import PromptSet, Version
 from ratings.experiments import design_of, plan_of
 from ratings.leaderboards import alone
 from ratings.models import Assessment
+from ratings.stats.sequential import LEAST_VOTERS
 
 # Who votes where nobody is named: this share of the category's pairs in the public stream.
 PUBLIC_SHARE = 0.25
+MOST_VOTERS = 10_000  # that are planned with
 Kind = TypeVar("Kind", bound=Row)
 
 
@@ -97,11 +99,24 @@ def start_or_find(proposal: Proposal, running_only: bool = False) -> tuple[Exper
         return start(proposal), True
 
 
-def planned(proposal: Proposal) -> dict[str, Any]:
-    """What it would cost and find, by the planner; NotStarted if it could not be started."""
-    if sentences := objections(proposal):
+def planned(
+    proposal: Proposal, tie_rate: float | None = None, voters: int | None = None
+) -> dict[str, Any]:
+    """What it would cost and find, by the planner; NotStarted if it could not be started.
+
+    `tie_rate` is a share, at least 0 and below 1; both are those of the last week unless given.
+    """
+    sentences = objections(proposal)
+    if tie_rate is not None and not 0 <= tie_rate < 1:
+        sentences.append(f"The tie rate is {tie_rate:g}: give a share from 0 to below 1.")
+    if voters is not None and not LEAST_VOTERS <= voters <= MOST_VOTERS:
+        sentences.append(
+            f"The voters are {voters}: a verdict takes {LEAST_VOTERS}, and no more than "
+            f"{MOST_VOTERS:,} are planned with."
+        )
+    if sentences:
         raise NotStarted(sentences)
-    return plan_of(proposal)
+    return plan_of(proposal, tie_rate, voters)
 
 
 def address_of(experiment: Experiment) -> str:

@@ -21,7 +21,7 @@ from generation.models import Version, VersionState
 from ratings.experiments import assess
 from ratings.models import ApiToken
 from tests.panels import judge, sit_down
-from tests.pipeline import DESIGN, PROMPTS, cast, set_scene, start_experiment
+from tests.pipeline import DESIGN, OPTIONS, PROMPTS, cast, set_scene, start_experiment
 
 pytestmark = pytest.mark.django_db
 VERSION = {
@@ -154,8 +154,8 @@ class TestVersions:
         answer = pipeline.post("/api/versions", other)
         assert answer.status_code == 409
         assert error_of(answer) == (
-            "There is a version swift-3 already, with another settings: give the new one a slug of "
-            "its own."
+            "There is a version swift-3 already, which differs in settings: give the new one a "
+            "slug of its own."
         )
         assert Version.objects.get(slug="swift-3").settings == VERSION["settings"]
 
@@ -259,6 +259,23 @@ class TestExperiments:
         assert (few["votes_of_panels"], many["votes_of_panels"]) == (6 * PROMPTS, 60 * PROMPTS)
         assert all(truth["votes_90"] <= few["votes_of_panels"] for truth in few["truths"])
         assert few["truths"][0]["inconclusive"] > many["truths"][0]["inconclusive"]
+
+    def test_a_plan_is_made_with_the_ties_and_voters_that_are_expected(
+        self, pipeline: Pipeline, versions: tuple[Version, Version]
+    ) -> None:
+        def plan(**more: float) -> Any:
+            return pipeline.post("/api/plans", DESIGN | {"public_share": 0.2} | more)
+
+        few, many = plan(tie_rate=0.1, voters=8).json(), plan(tie_rate=0.7, voters=8).json()
+        assert (few["tie_rate"], many["tie_rate"], many["voters"]) == (0.1, 0.7, 8)
+        assert few["margin_elo"] > many["margin_elo"]
+        assert "tie rate is 1" in error_of(plan(tie_rate=1))
+        assert "voters are 3" in error_of(plan(voters=3))
+        out = io.StringIO()
+        call_command(
+            "experiment", "plan", *OPTIONS, "--tie-rate", "0.7", "--voters", "8", stdout=out
+        )
+        assert json.loads(out.getvalue())["margin_elo"] == many["margin_elo"]
 
     def test_a_plan_names_those_who_ask_the_same_voters(
         self, pipeline: Pipeline, versions: tuple[Version, Version]

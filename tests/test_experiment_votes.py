@@ -482,6 +482,13 @@ class TestWhatKeepsItFromGoingOn:
         cancel(running)
         assert obstacles_of(running) == []
 
+    def test_a_panel_too_small_for_a_verdict(self, running: Experiment, panel: Panel) -> None:
+        three = panel.seats.order_by("pk")[:3].values("pk")
+        panel.seats.filter(pk__in=three).update(revoked=True)
+        assert obstacles_of(running) == [
+            "Its panels have 3 seats, and a verdict takes 4 voters: add seats."
+        ]
+
     def test_a_voter_at_a_pair_or_the_public_is_enough(
         self, proposal: Proposal, running: Experiment, panel: Panel
     ) -> None:

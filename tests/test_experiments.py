@@ -191,9 +191,10 @@ def test_a_worse_candidate_regresses(make_bench: MakeBench, team: Client) -> Non
     bench.experiment.refresh_from_db()
     assert bench.experiment.state == "decided"
     page = words(team.get(page_of(bench)).text)
-    assert "Swift-2 is worse than Swift-1." in page or "Swift 2 is worse than Swift 1." in page
+    assert re.search("Swift 2 is worse than Swift 1: (the votes speak|votes that say so)", page)
     assert f"at block {made.decided_at}" in page
     assert re.search(r"25 normalised Elo \(about \d+ Elo with votes that spread as here", page)
+    assert re.search(r" \d+ Elo below the baseline, 95% interval \d+ to \d+ below,", page)
 
 
 def test_a_better_candidate_passes(make_bench: MakeBench, team: Client) -> None:
@@ -272,8 +273,11 @@ def test_a_cancelled_experiment_stays_cancelled_and_tells_nobody(
     make_bench: MakeBench, team: Client
 ) -> None:
     bench = make_bench(webhook="https://example.org/hook")
+    assess(bench.experiment)
+    assert "to go at most" in team.get(page_of(bench)).text
     page = team.post(f"{page_of(bench)}cancel/", follow=True).text
     assert "The experiment is cancelled" in page
+    assert "to go at most" not in page
     bench.judge(100, 0.2)
     exclude(team, bench, bench.voters[0], reason="Did not look.")
     assert newest(bench.experiment).verdict == "regressed"
@@ -306,7 +310,10 @@ def test_excluding_a_voter_reopens_it_and_the_page_says_so(
     assert bench.experiment.state == "running"
 
     for voter in odd:
-        exclude(team, bench, voter, action="include", reason="They did.")
+        page = exclude(team, bench, voter, action="include", reason="They did.").text
+    said = words(page)
+    assert "Was not decided." in said
+    assert re.search(r"included again by ada on .*“They did.”.*; now regressed\.", said)
     again = newest(bench.experiment)
     assert (again.verdict, again.decided_at) == ("regressed", decided)
 
@@ -413,10 +420,40 @@ def test_trust_in_the_panel_is_measured(
     assert "3 of 4 checks are doubtful" in page
     assert "reads 0 within its interval" in page
     assert "frozen picture: 83 % of 24" in page.replace("%", " %").replace("  ", " ")
+    assert "so far" not in page
 
     Exclusion.objects.create(action="exclude", voter=bench.voters[0], reason="a test")
     trust = assess(bench.experiment).findings["trust"]
     assert [trust[name]["n"] for name in ("same", "repeats", "gold")] == [22, 22, 44]
+
+
+def test_few_answers_are_counted_and_not_judged(
+    make_bench: MakeBench, make_version: Callable[..., Version], team: Client
+) -> None:
+    bench = make_bench()
+    baseline = bench.experiment.baseline
+    source = Clip.objects.filter(version=baseline)[0]
+    for check, kind in (("same", Kind.SAME), ("frozen", Kind.GOLD)):
+        made_of = make_version(check, state="draft", settings={"check": check, "of": baseline.slug})
+        made = Clip.objects.create(
+            version=made_of, prompt=source.prompt, category=source.category, seed=1
+        )
+        for voter in bench.voters[:9]:
+            bench.answer(voter, source, made, "left", kind=kind)
+    first = bench.vote(bench.voters[0], bench.blocks[0], True, "left").battle
+    bench.answer(bench.voters[0], first.right, first.left, "left", kind=Kind.REPEAT, repeats=first)
+    assess(bench.experiment)
+    page = words(team.get(page_of(bench)).text)
+    assert "With fewer than 20 answers a check is counted and not judged" in page
+    for said in (
+        "One version under two ids … too few 9 answers so far.",
+        "Lean to one side … too few 1 decided vote so far.",
+        "sides swapped … too few 1 repeat so far.",
+        "A clip against itself degraded … too few 9 answers so far.",
+    ):
+        assert said in page
+    for judged in ("read 0", "Elo for the first id", "went to lane 1", "fine from 80%"):
+        assert judged not in page
 
 
 def test_a_version_against_itself_is_judged_by_prompts_too(
@@ -473,7 +510,15 @@ def test_a_voter_unlike_the_rest_stands_out(make_bench: MakeBench, team: Client)
     assert sum(row["stands_out"] for row in shown) <= 2
     assert shown[0]["answers"][0] == 0
     page = words(team.get(page_of(bench)).text)
-    assert re.search(r"Grace of the studio [0-9a-f]{8} stands out", page)
+    name = f"Grace of the studio {str(odd.pk)[:8]}"
+    assert f"{name} stands out" in page
+    page = words(exclude(team, bench, odd, reason="Answers blindly.").text)
+    assert f"{name} is excluded; the experiment was judged anew" in page
+    assert f"{name}, 20 votes: excluded by ada" in page
+    assert f"Count {name} again" in page
+    other = bench.voters[4]
+    page = words(exclude(team, bench, other, reason="Answers blindly.").text)
+    assert f"Voter {str(other.pk)[:8]} is excluded" in page
 
 
 def test_what_the_sound_does(make_bench: MakeBench, team: Client) -> None:
@@ -484,7 +529,12 @@ def test_what_the_sound_does(make_bench: MakeBench, team: Client) -> None:
     sound = assess(bench.experiment).findings["sound"]
     assert [row["votes"] for row in sound["rows"]] == [160, 160]
     assert sound["low"] < sound["difference"] < sound["high"] < 0
-    assert "more than chance" in team.get(page_of(bench)).text
+    page = words(team.get(page_of(bench)).text)
+    less, low, high = (-100 * sound[name] for name in ("difference", "high", "low"))
+    assert (
+        f"gets {less:.1f} points in a hundred votes less than muted (95% interval {low:.1f} to "
+        f"{high:.1f}): more than chance"
+    ) in page
 
 
 def test_defects_are_counted_by_version_and_tag(make_bench: MakeBench, team: Client) -> None:
@@ -556,6 +606,9 @@ def test_the_list_has_verdicts(make_bench: MakeBench, team: Client) -> None:
     page = words(team.get("/experiments/").text)
     assert "Decided Swift 2 against 1 Regressed" in page
     assert "200 of 384" in page
+    assert "held up" not in page
+    Experiment.objects.update(state="running")  # its panels have no seats
+    assert "It is held up until somebody acts" in words(team.get("/experiments/").text)
 
 
 # --- the planner ----------------------------------------------------------------------------------
@@ -588,6 +641,9 @@ def test_the_plan_comes_before_the_start(asked: dict, team: Client) -> None:
     assert '<option value="swift-2" selected>' in form
     assert "Start this experiment" not in form
     Panel.objects.create(slug="studio", name="Studio")
+    small = words(team.get("/experiments/new/", {**asked, "plan": 1}).text)
+    assert "0 seats can give 0 votes; a verdict takes 60 or more, of 4 voters" in small
+    assert "9 in 10 end by" not in small
     page = team.get("/experiments/new/", {**asked, "voters": 40, "plan": 1})
     said = words(page.text)
     for words_ in (

@@ -16,6 +16,7 @@ from django.db import connection
 
 from arena.models import Experiment
 from generation.models import Clip, Version
+from ratings.experiment_page import RULES
 from ratings.management.pipeline_command import Answer
 from tests.pipeline import OPTIONS, cast, set_scene
 
@@ -72,7 +73,7 @@ class TestTheAnswer:
         assert (code, said["verdict"]) == (1, "regressed")
         assert said["llr"] <= said["bounds"][0] or said["e_value"] >= said["alarm"]
         assert said["high"] < 0
-        assert beside.splitlines()[1:] == [f"Regressed by {said['rule']}."]
+        assert beside.splitlines()[1:] == [f"Regressed {RULES[said['rule']]}."]
 
     def test_inconclusive_is_2(self, versions: Versions) -> None:
         few = ("--max-votes", "60", "--margin", "10")

@@ -252,6 +252,13 @@ def test_the_public_sees_public_versions_only(client: Client, release: Callable)
     page = text_of(client, f"{PAGE}?since=foal-1")
     for words in ("Foal 2", "codename Grey Mare", "on trial", "grew from 2"):
         assert words in page
+    assert "On trial, only in experiments: Foal 3." in page
+    assert "On trial: only in experiments." in page
+    assert "Not comparable" not in page
+    Version.objects.exclude(pk__in=(first.pk, trial.pk)).update(state="draft")
+    page = text_of(client, f"{PAGE}?since=foal-1")
+    assert "<strong>Only experiments can tell.</strong>" in page
+    assert "no newer version competes here" in page
     assert "Foal 4" not in page
 
 

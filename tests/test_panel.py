@@ -6,15 +6,16 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connection, transaction
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from arena.experiments import start
+from arena.experiments import cancel, start
 from arena.models import Defect, Experiment, Panel, Seat, Vote, Voter
 from arena.tasks import sweep_visitors
 from generation.models import Version, VersionState
-from tests.panels import judge, make_panel, make_prompt_set, propose, sit_down, stock
+from tests.panels import PROMPTS, judge, make_panel, make_prompt_set, propose, sit_down, stock
 from tests.test_vote import JSON, battle_on
 
 pytestmark = pytest.mark.django_db
@@ -43,7 +44,7 @@ def seat(panel: Panel) -> Seat:
 
 
 class TestTheLink:
-    def test_says_what_is_asked_and_takes_the_seat(self, panel: Panel, seat: Seat) -> None:
+    def test_says_what_is_asked_and_takes_the_seat(self, seat: Seat, running: Experiment) -> None:
         Panel.objects.update(instructions="Look at the hands.\n\nTake your time.")
         client = Client()
         page = client.get(f"/panel/{seat.token}/").text
@@ -108,6 +109,46 @@ class TestVoting:
         assert "you have given all the votes" in page
         assert judge(client) is None
         assert "Thank you" in client.get(f"/panel/{seat.token}/").text
+
+    def test_ends_with_what_is_true_and_leads_nowhere_else(
+        self, seat: Seat, running: Experiment
+    ) -> None:
+        Panel.objects.update(quota=100)
+        client = sit_down(seat)
+        for _ in range(PROMPTS):
+            assert judge(client) is not None
+        page = client.get("/vote/panel/").text
+        assert "judged all pairs that there are for you now, fewer than were asked" in page
+        assert "Vote on all categories" not in page
+        assert 'href="/vote/panel/"' in client.get(f"/panel/{seat.token}/").text
+        cancel(running)
+        for path in (f"/panel/{seat.token}/", "/vote/panel/"):
+            assert "No experiment of this panel is running now" in client.get(path).text
+        assert "Go on" not in client.get(f"/panel/{seat.token}/").text
+        answer = client.post("/vote/panel/next/", **JSON).json()
+        assert answer["reason"].startswith("No experiment of this panel is running now")
+
+    def test_in_public_names_nobody_to_a_member(
+        self, seat: Seat, votable: list, make_voter: Callable
+    ) -> None:
+        member, (anybody, _) = sit_down(seat), make_voter()
+        told = []
+        for client in (anybody, member):
+            shown = battle_on(client)
+            assert shown is not None
+            with CaptureQueriesContext(connection) as queries:
+                answer = client.post(shown["vote_url"], {"choice": "left"}, **JSON)
+            told.append((len(queries), answer.text, client.get(f"/battles/{shown['id']}/").text))
+        (asked, named, named_page), (asked_of_member, hidden, hidden_page) = told
+        assert asked == asked_of_member
+        for style in ("Sharp", "Tardy"):
+            assert style in named
+            assert style in named_page
+            assert style not in hidden
+            assert style not in hidden_page
+        assert "Names stay hidden for this pair" in hidden_page
+        Seat.objects.update(revoked=True)
+        assert "Sharp" in member.get(f"/battles/{shown['id']}/").text
 
     def test_is_for_members_alone(
         self, seat: Seat, running: Experiment, make_voter: Callable

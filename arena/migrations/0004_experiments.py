@@ -65,7 +65,7 @@ class Migration(migrations.Migration):
                 ('name', models.CharField(max_length=120)),
                 ('category', models.CharField(choices=[('t2v-silent', 'Text to video, silent'), ('t2v-audio', 'Text to video with audio'), ('i2v-silent', 'Image to video, silent'), ('i2v-audio', 'Image to video with audio')], max_length=12)),
                 ('seed_slots', models.PositiveIntegerField(help_text='Clip pairs per prompt.')),
-                ('margin', models.FloatField(help_text='Normalised Elo by which worse still counts as no worse.')),
+                ('margin', models.FloatField(help_text='Normalised Elo: one worse by so much must not pass.')),
                 ('alpha', models.FloatField(help_text='Chance that one worse by the margin is passed.')),
                 ('beta', models.FloatField(help_text='Chance that one that is not worse is failed.')),
                 ('max_votes', models.PositiveIntegerField()),

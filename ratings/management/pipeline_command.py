@@ -71,7 +71,7 @@ def add_design(parser: ArgumentParser) -> None:
     add("--seeds", dest="seed_slots", type=int, default=Asked.seed_slots, metavar="N",
         help="Clip pairs per prompt; default: %(default)s.")  # fmt: skip
     add("--margin", type=float, default=Asked.margin, metavar="ELO",
-        help="By which worse is still no worse, normalised; default: %(default)s.")  # fmt: skip
+        help="How much worse must not pass, normalised; default: %(default)s.")  # fmt: skip
     add("--alpha", type=float, default=Asked.alpha, help="Default: %(default)s.")
     add("--beta", type=float, default=Asked.beta, help="Default: %(default)s.")
     add("--max-votes", type=int, default=Asked.max_votes, help="Default: %(default)s.")

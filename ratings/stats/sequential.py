@@ -106,7 +106,7 @@ class Design:
     Parameters
     ----------
     margin : float
-        What still counts as no worse, in normalised Elo, above 0.
+        By how much worse must not pass, in normalised Elo, above 0.
     alpha : float
         Chance of `pass` for a candidate that is worse by the margin, and of a false alarm of the
         e-process.

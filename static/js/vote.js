@@ -264,6 +264,7 @@ function reveal(revealed) {
   if (right) fillNameplate("right", right, revealed.choice === "right");
   for (const counter of document.querySelectorAll("[data-my-votes]")) {
     counter.textContent = String(revealed.my_votes);
+    counter.closest("[hidden]")?.removeAttribute("hidden"); // before the first vote it says nothing
   }
   if (revealed.panel) find("[data-given]").textContent = String(revealed.panel.given);
   const hidden = `Thank you. Names stay hidden for this pair.${defects ? " What was wrong goes below." : ""}`;

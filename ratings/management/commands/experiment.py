@@ -29,11 +29,25 @@ class Command(PipelineCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+        parsers: dict[str, ArgumentParser] = {}
         for name, said in (
             ("plan", "What an experiment would cost and find, as JSON; nothing is started."),
             ("start", "Start one, or find the one of the same design; prints it as JSON."),
         ):
-            add_design(actions.add_parser(name, help=said))
+            parsers[name] = actions.add_parser(name, help=said)
+            add_design(parsers[name])
+        parsers["plan"].add_argument(
+            "--tie-rate",
+            type=float,
+            metavar="SHARE",
+            help="To expect; default: as in this category.",
+        )
+        parsers["plan"].add_argument(
+            "--voters",
+            type=int,
+            metavar="N",
+            help="To expect; default: the panels' seats and last week's public voters.",
+        )
         actions.add_parser("list", help="All of them, newest first, a line each.")
         for name, said in (
             ("show", "What one fixed and where it stands, as JSON."),
@@ -56,9 +70,9 @@ class Command(PipelineCommand):
     def handle(self, *args: Any, action: str, **options: Any) -> None:
         getattr(self, f"_{action}")(**options)
 
-    def _plan(self, **options: Any) -> None:
+    def _plan(self, tie_rate: float | None, voters: int | None, **options: Any) -> None:
         try:
-            self._print(planned(proposed(options)))
+            self._print(planned(proposed(options), tie_rate, voters))
         except NotStarted as error:
             raise CommandError(str(error)) from None
 

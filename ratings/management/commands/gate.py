@@ -8,6 +8,7 @@ from django.core.management.base import CommandError
 
 from arena.experiments import NotStarted, obstacles
 from arena.models import Experiment, ExperimentState
+from ratings.experiment_page import RULES
 from ratings.experiments import assess_if_behind, newest
 from ratings.management.pipeline_command import PipelineCommand, add_design, proposed
 from ratings.models import Assessment, Verdict
@@ -53,9 +54,11 @@ class Command(PipelineCommand):
         said = state_of(experiment, made)
         self.stdout.write(json.dumps({**said, "timed_out": not said["verdict"]}, allow_nan=False))
         if made is None or not made.verdict:
-            self.stderr.write("No verdict in time; votes go on, and the same command finds them.")
+            held_up = bool(obstacles(experiment))
+            goes_on = "it is held up by what was said above" if held_up else "votes go on"
+            self.stderr.write(f"No verdict in time; {goes_on}, and the same command finds it.")
             self.answer(TIME_OUT)
-        self.stderr.write(f"{made.get_verdict_display()} by {made.rule}.")
+        self.stderr.write(f"{made.get_verdict_display()} {RULES[made.rule]}.")
         self.answer(CODES[Verdict(made.verdict)])
 
     def _wait(self, experiment: Experiment, seconds: float) -> Assessment | None:
