@@ -3,6 +3,8 @@
 
 PORT ?= 8000
 VOTERS ?= 300
+# Processes that share the tests; each starts a database of its own.
+PROCESSES ?= 2
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -34,7 +36,7 @@ help:
 	@echo "make demo    run the arena at http://127.0.0.1:$(PORT)   (PORT=8000 VOTERS=300)"
 	@echo "make admin   make an account for /admin/ of the running demo"
 	@echo "make manage ARGS='load_catalog'   a management command on the running demo"
-	@echo "make test    set up what the tests need and run every check"
+	@echo "make test    set up what the tests need and run every check   (PROCESSES=2)"
 	@echo "make lint    the checks that need no database and no browser"
 	@echo "make bench-site  what the pages cost as votes grow"
 	@echo "make bench-blind     can a voter's machine tell versions apart              (ARGS='--quick')"
@@ -55,7 +57,7 @@ admin: venv
 	@exec $(PY) -m arena.demo manage createsuperuser
 
 test: venv-dev chromium lint
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(PROCESSES)
 
 bench-site: venv
 	$(PY) -m bench.site

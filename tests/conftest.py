@@ -1,12 +1,14 @@
 """What many tests need: a small catalogue, prompts, ready clips, voters."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db.backends.signals import connection_created
 from django.test import Client
+from xdist.scheduler import LoadFileScheduling
 
 from arena.identity import COOKIE, cookie_value
 from arena.models import Voter
@@ -15,6 +17,18 @@ from generation.models import Clip, ClipState, Model, PromptSet, Version, Versio
 from generation.prompts import load_prompt_set
 from generation.rendering import claim, queue_clips, render_claimed
 from tests.demo import RunningDemo, running_demo
+
+SHARE_THE_DEMO = (
+    "tests/browser/test_walk.py",
+    "tests/faults/test_faults.py",
+    "tests/test_regression.py",
+    "tests/test_true_order.py",
+)
+LONGEST = (
+    *SHARE_THE_DEMO,
+    "tests/faults/test_kill_at_each_stage.py",
+    "tests/faults/test_worker.py",
+)
 
 SCENES = """
 slug = "few"
@@ -47,16 +61,41 @@ def _allow_truncate(connection, **_: object) -> None:
         cursor.execute("SET photofinish.allow_truncate = 'on'")
 
 
+class ByFile(LoadFileScheduling):
+    """In several processes (`pytest -n 2`) a file stays in one, and so do those with the demo.
+
+    By name, as pytest-xdist 3.8 loses its own groups with pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "demo" if file in SHARE_THE_DEMO else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    config.option.loadscopereorder = False  # it would put those with the most tests first
+    return ByFile(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
+    """What takes the longest comes first, so that no process ends long after the others."""
+    yield
+    last = len(LONGEST)
+    turn = {file: number for number, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: turn.get(item.nodeid.partition("::")[0], last))
+
+
 @pytest.fixture(scope="session")
 def demo() -> Iterator[RunningDemo]:
-    """The whole product, started once for all tests that need it; two prompts per category.
+    """The whole product, started once for all tests that need it; one prompt per category.
 
     Not under pytest's own folder: that one is closed again and again to all but its user, and
     the servers do not run as root.
     """
     with tempfile.TemporaryDirectory(prefix="photofinish-demo-") as folder:
         Path(folder).chmod(0o755)
-        with running_demo(Path(folder) / "home", prompts=2) as running:
+        with running_demo(Path(folder) / "home", prompts=1) as running:
             yield running
 
 

@@ -1,14 +1,18 @@
-"""A pytest plugin: each run has a folder, a PostgreSQL and a Redis-protocol server of its own.
+"""A pytest plugin: each process has a folder, a PostgreSQL and a Redis-protocol server of its own.
 
 Loaded with `-p` so that it runs before Django reads its settings. Real servers named in
-DATABASE_URL and REDIS_URL are used instead when both are given.
+DATABASE_URL and REDIS_URL are used instead when both are given. Of tests in several processes
+(pytest-xdist) the process that deals them out runs none and needs no servers.
 """
 
 import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
+
+import pytest
 
 from arena.localservers import SITE_ROLE, LocalServers
 
@@ -39,5 +43,13 @@ os.environ["DEBUG"] = "1"
 HOME = _home()
 # A run that begins closes pytest's usual folder to all but its user, and so to others' servers.
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(HOME))
-if "DATABASE_URL" not in os.environ or "REDIS_URL" not in os.environ:
-    _start(HOME)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, object, object]:
+    """Wraps what pytest-django does here: reading the settings."""
+    several = early_config.known_args_namespace.numprocesses
+    runs_tests = not several or "PYTEST_XDIST_WORKER" in os.environ
+    if runs_tests and not {"DATABASE_URL", "REDIS_URL"} <= os.environ.keys():
+        _start(HOME)
+    return (yield)

@@ -16,7 +16,7 @@ import requests
 from tests.demo import PATIENCE, PROJECT, RunningDemo
 
 CATEGORY = "t2v-silent"
-MEMBERS = 14
+MEMBERS = 27  # each meets a prompt once: more votes than the gate may ask for
 PROMPTS = """
 slug = "last-night"
 name = "Last night"
@@ -98,7 +98,8 @@ def judged(demo: RunningDemo, candidate: str) -> tuple[int, dict[str, Any]]:
     """Run the gate while the panel votes; its exit code and what it printed."""
     gate = (
         "gate", "--candidate", candidate, "--baseline", "night-a", "--category", CATEGORY,
-        "--prompt-set", "last-night", "--margin", "150", "--max-votes", "160",
+        "--prompt-set", "last-night", "--margin", "400", "--max-votes", "160",
+        "--alpha", "0.01", "--beta", "0.01",  # a wrong verdict in one run of a hundred at most
         "--panel", "night-watch", "--wait", f"{2 * PATIENCE}s",
     )  # fmt: skip
     panel = ("simulate_votes", "--site", demo.site, "--panel", "night-watch", "--rate", "1000")
@@ -128,7 +129,7 @@ def test_the_gate_stops_a_worse_checkpoint_and_passes_the_same(
     assert verdict["high"] < 0
     code, verdict = judged(demo, "night-b")
     assert (code, verdict["verdict"]) == (0, "pass"), verdict
-    assert verdict["low"] < 0 < verdict["high"]
+    assert verdict["high"] > 0
 
     snapshot = tmp_path / "votes.jsonl.gz"
     demo.manage("experiment", "snapshot", verdict["experiment"], "--to", str(snapshot))

@@ -57,7 +57,7 @@ def test_a_worker_killed_in_mid_render(demo: RunningDemo) -> None:
     rendered = "FROM generation_clip WHERE version_id IN "
     rendered += "(SELECT id FROM generation_version WHERE backend <> 'imported')"
     before = demo.sql(f"SELECT count(*) {rendered}")[0][0]
-    demo.manage(*RENDER, "3")
+    demo.manage(*RENDER, "2")
     total = demo.sql(f"SELECT count(*) {rendered}")[0][0]
     assert total > before
     clip, fence, attempts = demo.wait_for("a render", lambda: demo.sql(RENDERING))[0]
@@ -77,7 +77,7 @@ def test_a_worker_killed_in_mid_render(demo: RunningDemo) -> None:
 
 def test_redis_flushed_in_mid_render(demo: RunningDemo) -> None:
     demo.wait_for_all_clips()
-    demo.manage(*RENDER, "4")
+    demo.manage(*RENDER, "3")
     demo.wait_for("a render", lambda: demo.sql(RENDERING))
     demo.redis().flushall()
     kill(processes(demo, "gpu@%h"))  # the worker that comes back finds an empty queue
@@ -88,7 +88,7 @@ def test_redis_flushed_in_mid_render(demo: RunningDemo) -> None:
 
 def test_postgres_killed_in_mid_render(demo: RunningDemo) -> None:
     demo.wait_for_all_clips()
-    demo.manage(*RENDER, "5")
+    demo.manage(*RENDER, "4")
     clip = demo.wait_for("a render", lambda: demo.sql(RENDERING))[0][0]
     os.kill(postmaster(demo), signal.SIGKILL)
     demo.wait_for_all_clips()

@@ -156,7 +156,7 @@ def test_a_process_that_does_not_stop_is_killed_and_its_clip_made_by_another(
     worker: faults.Worker, queue: Callable[..., Clip]
 ) -> None:
     warm_up(worker, queue)
-    clip = queue("stuck", steps=300)
+    clip = queue("stuck", steps=150)
     wake(soft=5, hard=6)
     until("a step", lambda: in_its_steps(clip))
     child = worker.child()

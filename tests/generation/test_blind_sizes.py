@@ -126,7 +126,11 @@ def test_layout_stays_the_same_beyond_the_muxers_chunks(tmp_path: Path) -> None:
     assert len(one) > 5_000_000
 
 
-def test_every_rendition_of_a_prompt_is_cut_to_the_same_moment(tmp_path: Path) -> None:
+def test_every_rendition_of_a_prompt_is_cut_to_the_same_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = replace(PROFILE, canvases={"16:9": (320, 180)})
+    monkeypatch.setattr(encoding, "PROFILE", small)
     lengths = set()
     for name, count, fps in (("wan", 81, 16), ("ltx", 121, 24), ("long", 240, 30)):
         video, _, facts = made(tmp_path, name, motion(count, 90, 160), fps, seconds=5)
