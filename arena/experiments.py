@@ -234,12 +234,17 @@ def clips_missing(proposal: Proposal) -> dict[str, int]:
 
 
 def votes_of_panels(proposal: Proposal) -> int | None:
-    """The most that the panels' seats can give it; None where the public votes, too."""
+    """The most that the panels' seats can give it; None where the public votes, too.
+
+    A block takes two of them, so of an odd number one is over on each clip pair.
+    """
     if proposal.public_share > 0:
         return None
     prompts = list(prompts_of(proposal.prompt_set, Category(proposal.category)))
     places = set(_places(proposal, prompts))
-    return votes_left(proposal.panels, proposal.versions, proposal.category, places)
+    left = votes_left(proposal.panels, proposal.versions, proposal.category, places)
+    seats = Seat.objects.filter(panel__in=proposal.panels, revoked=False).count()
+    return min(left, seats // 2 * 2 * len(places))
 
 
 def rivals(proposal: Proposal) -> list[Experiment]:

@@ -282,13 +282,17 @@ class TestExperiments:
     ) -> None:
         assert pipeline.post("/api/plans", DESIGN).json()["rivals"] == []
         running = pipeline.post("/api/experiments", DESIGN).json()
-        seat = make_seats(Panel.objects.get(), 1)[0]
-        judge(sit_down(seat))
+        seats = make_seats(Panel.objects.get(), 3)
+        judge(sit_down(seats[0]))
         plan = pipeline.post("/api/plans", DESIGN | {"margin": 120}).json()
         assert plan["rivals"] == [
             {"experiment": running["experiment"], "name": running["name"], "same_pairs": True}
         ]
-        assert plan["votes_of_panels"] == PROMPTS - 1  # it met one of the pairs there
+        # A block takes two voters, so one of three is over on each pair; and the first met one.
+        assert plan["votes_of_panels"] == 2 * PROMPTS
+        seats[2].delete()
+        plan = pipeline.post("/api/plans", DESIGN | {"margin": 120}).json()
+        assert plan["votes_of_panels"] == 2 * PROMPTS - 1
         Panel.objects.create(slug="critics", name="Critics")
         other = pipeline.post("/api/plans", DESIGN | {"panels": ["critics"]}).json()
         assert other["rivals"] == []
