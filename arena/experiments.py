@@ -290,10 +290,14 @@ def start(proposal: Proposal) -> Experiment:
     order = _places(proposal, list(prompts_of(proposal.prompt_set, category)))
     rng.shuffle(order)
     order = order[: proposal.max_votes // 2]
-    made_here = [version for version in proposal.versions if version.backend != "imported"]
-    queued = queue_clips(category, proposal.prompt_set, made_here, order=order)
-    if queued.refused:
-        raise NotStarted(queued.refused)
+    for version in proposal.versions:
+        if version.backend == "imported":
+            continue
+        ready = _ready(proposal, version)
+        wanted = {place: rank for rank, place in enumerate(order) if place not in ready}
+        queued = queue_clips(category, proposal.prompt_set, [version], ranks=wanted)
+        if queued.refused:
+            raise NotStarted(queued.refused)
     lay_out(experiment, order, rng)
     experiment.panels.set(proposal.panels)
     return experiment

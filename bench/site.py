@@ -39,15 +39,15 @@ WITH drawn AS (
     JOIN clips r ON r.p = drawn.p AND r.v = 1 + (drawn.a - 1 + drawn.step) % {versions}
 ), battles AS (
     INSERT INTO arena_battle (id, voter_id, stream, category, prompt_id, left_id, right_id,
-        draw_probability, created_at, expires_at)
-    SELECT battle, voter, 'mixed', 't2v-silent', prompt_id, left_id, right_id, 0.01,
+        draw_probability, kind, created_at, expires_at)
+    SELECT battle, voter, 'mixed', 't2v-silent', prompt_id, left_id, right_id, 0.01, 'arena',
         now() - interval '2 days', now() - interval '1 day' FROM pairs
 )
 INSERT INTO arena_vote (battle_id, voter_id, category, left_version_id, right_version_id,
-    prompt_id, choice, simulated, cast_at)
+    prompt_id, choice, kind, simulated, cast_at)
 SELECT battle, voter, 't2v-silent', lv, rv, prompt_id,
     CASE WHEN luck < 0.1 THEN 'tie' WHEN luck < 0.1 + 0.9 / (1 + exp((rv - lv) / 5.0))
-    THEN 'left' ELSE 'right' END, false, now() FROM pairs
+    THEN 'left' ELSE 'right' END, 'arena', false, now() FROM pairs
 """
 
 
@@ -74,10 +74,11 @@ def run(home: Path) -> None:
     from django.test import Client
     from django.test.utils import CaptureQueriesContext, setup_test_environment
 
+    from arena.experiments import Proposal, start
     from arena.identity import COOKIE, cookie_value
-    from arena.models import Vote, Voter
+    from arena.models import Panel, Seat, Vote, Voter
     from generation.categories import Category
-    from generation.models import Clip, Model, Prompt, Version
+    from generation.models import Clip, Model, Prompt, PromptSet, PromptSetEntry, Version
     from ratings.leaderboards import refit
 
     setup_test_environment()
@@ -103,6 +104,18 @@ def run(home: Path) -> None:
         )
         for v in versions for p in prompts
     )  # fmt: skip
+    every = PromptSet.objects.create(slug="every", name="Every", seed_slots=1, digest="0")
+    PromptSetEntry.objects.bulk_create(
+        PromptSetEntry(prompt_set=every, prompt=prompt, position=position)
+        for position, prompt in enumerate(prompts)
+    )
+    panel = Panel.objects.create(slug="panel", name="Panel", quota=10_000)
+    start(
+        Proposal(
+            name="Bench", candidate=versions[0], baseline=versions[1], category="t2v-silent",
+            prompt_set=every, max_votes=3000, panels=(panel,),
+        )
+    )  # fmt: skip
     numbers = {"voters": VOTERS, "prompts": PROMPTS, "versions": VERSIONS}
     with connection.cursor() as cursor:
         for statement in FILL.format(**numbers).split(";"):
@@ -110,11 +123,12 @@ def run(home: Path) -> None:
                 cursor.execute(statement)
 
     def old_hand() -> Client:
-        """The voter with the most votes: the one for whom everything is slowest."""
+        """The voter with the most votes, for whom everything is slowest, with a panel's seat."""
         busiest = "SELECT voter_id FROM arena_vote GROUP BY 1 ORDER BY count(*) DESC LIMIT 1"
         with connection.cursor() as cursor:
             cursor.execute(busiest)
             voter = Voter.objects.get(pk=cursor.fetchone()[0])
+        Seat.objects.get_or_create(voter=voter, panel=panel, defaults={"token": str(voter.pk)})
         client = Client(headers={"accept": "application/json"})
         client.cookies[COOKIE] = cookie_value(voter)
         return client
@@ -129,8 +143,10 @@ def run(home: Path) -> None:
         client = old_hand()
         battle: dict[str, str] = {}
 
-        def pair(client: Client = client, battle: dict[str, str] = battle) -> None:
-            page = client.get("/vote/", headers={"accept": "text/html"})
+        def pair(
+            path: str = "/vote/", client: Client = client, battle: dict[str, str] = battle
+        ) -> None:
+            page = client.get(path, headers={"accept": "text/html"})
             found = data.search(page.text)
             assert found is not None
             battle.update(json.loads(found[1]))
@@ -139,14 +155,15 @@ def run(home: Path) -> None:
             answer = client.post(battle["vote_url"], {"choice": "left"})
             assert answer.status_code == 200, answer.text
 
-        def pair_and_vote() -> tuple[float, float]:
+        def pair_and_vote(path: str = "/vote/") -> tuple[float, float]:
             begin = time.perf_counter()
-            pair()
+            pair(path)
             middle = time.perf_counter()
             vote()
             return (middle - begin) * 1000, (time.perf_counter() - middle) * 1000
 
         drawn = [pair_and_vote() for _ in range(ROUNDS)]
+        judged = [pair_and_vote("/vote/panel/") for _ in range(ROUNDS)]
         refit(Category.T2V_SILENT)
         with CaptureQueriesContext(connection) as queries:
             pair()
@@ -157,6 +174,8 @@ def run(home: Path) -> None:
         figures = {
             f"new pair ({len(queries)} queries)": statistics.median(d[0] for d in drawn),
             f"vote ({len(vote_queries)} queries)": statistics.median(d[1] for d in drawn),
+            "a panel's new pair": statistics.median(d[0] for d in judged),
+            "a panel's vote": statistics.median(d[1] for d in judged),
             "leaderboard": median_ms(partial(client.get, "/leaderboards/t2v-silent/")),
             "refit": (time.perf_counter() - begin) * 1000,
         }

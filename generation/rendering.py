@@ -99,14 +99,14 @@ def queue_clips(
     prompt_set: PromptSet,
     versions: Iterable[Version] | None = None,
     limit: int | None = None,
-    order: Sequence[tuple[int, int]] | None = None,
+    ranks: Mapping[tuple[int, int], int] | None = None,
 ) -> Queued:
     """Ask for every clip of a category that is missing, in prompt order.
 
     Only versions that are active or on trial and can make this category take part; what a backend
     could never render is refused here, in words, rather than queued to fail. `limit` counts
-    prompts. `order` lists prompts and seed slots, when only these are wanted and in another order;
-    what waits already is put into it.
+    prompts. `ranks` has prompts and seed slots with their places in the queue, when only these are
+    wanted and in another order; what waits already is put into it.
     """
     queued = Queued()
     if versions is not None:
@@ -125,9 +125,13 @@ def queue_clips(
             state__in=RENDERED_STATES, categories__contains=[category.value]
         ).order_by("pk")  # as listed in the catalogue
     prompts = prompts_of(prompt_set, category)
-    ranks = None if order is None else {place: rank for rank, place in enumerate(order)}
     chosen, clips = list(versions), []
     for position, prompt in enumerate(prompts.select_related("image")[:limit]):
+        slots: Sequence[int] = range(prompt_set.seed_slots)
+        if ranks is not None:
+            slots = [slot for slot in slots if (prompt.pk, slot) in ranks]
+            if not slots:
+                continue
         request = request_of(prompt, category, seed_of(prompt, 0))
         for version in list(chosen):
             try:
@@ -148,8 +152,7 @@ def queue_clips(
                     seed=seed_of(prompt, slot),
                     priority=position if ranks is None else ranks[prompt.pk, slot],
                 )
-                for slot in range(prompt_set.seed_slots)
-                if ranks is None or (prompt.pk, slot) in ranks
+                for slot in slots
             ]
     wanted = Q(category=category.value, version__in=chosen)
     before = Clip.objects.filter(wanted).count()

@@ -124,6 +124,13 @@ class TestStarting:
         assert shown == waiting
         assert len(shown) == 30
 
+    def test_what_is_ready_need_not_be_makeable_any_more(self, proposal: Proposal) -> None:
+        proposal.prompt_set.prompts.update(text="no scene at all")
+        for version in proposal.versions:
+            stock(version, proposal.prompt_set)
+        assert objections(proposal) == []
+        assert start(proposal).blocks.count() == 30
+
     def test_what_waits_already_is_put_into_its_order(self, proposal: Proposal) -> None:
         start(proposal)
         again = start(replace(proposal, name="Another order"))
