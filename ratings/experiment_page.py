@@ -1,7 +1,6 @@
 """What the page of an experiment shows, in words and in the coordinates of its drawings."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -9,13 +8,13 @@ import numpy as np
 from django.utils.dateparse import parse_datetime
 
 from arena.experiments import default_name, obstacles
-from arena.models import Defect, Exclusion, Experiment, ExperimentState, Seat
+from arena.models import Defect, Exclusion, Experiment, ExperimentState
 from generation.categories import Category
 from generation.encoding import PROFILE
 from generation.models import Prompt
 from generation.progress import spell
 from ratings.experiment_findings import FEWEST_ANSWERS
-from ratings.experiments import SHORT_ID, newest_of
+from ratings.experiments import SHORT_ID, names_of, newest_of
 from ratings.models import Assessment, Delivery, Verdict
 from ratings.stats.sequential import NORMALISED_ELO, elo_of_score
 
@@ -323,13 +322,6 @@ def _sound(sound: dict[str, Any]) -> dict[str, Any]:
         "rows": sound["rows"],
         "beyond": beyond,
     }
-
-
-def names_of(voters: Sequence[UUID]) -> dict[UUID, str]:
-    """What pages call voters: by the label of their seat, where they have one. Two panels may each
-    have a “Seat 1”, so part of the id stands beside it."""
-    labels = dict(Seat.objects.filter(voter__in=voters).values_list("voter", "label"))
-    return {voter: f"{labels.get(voter, 'Voter')} {str(voter)[:SHORT_ID]}" for voter in voters}
 
 
 def _people(found: dict[str, Any]) -> dict[str, Any]:

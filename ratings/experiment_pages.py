@@ -14,8 +14,8 @@ from arena.admin import record
 from arena.experiments import cancel
 from arena.models import Exclusion, Experiment, ExperimentState, Vote, Voter
 from ratings.experiment_form import ExperimentForm
-from ratings.experiment_page import names_of, page_of, plan_facts, rows_of
-from ratings.experiments import assess, newest, plan_of
+from ratings.experiment_page import page_of, plan_facts, rows_of
+from ratings.experiments import assess, names_of, newest, plan_of
 from ratings.snapshots import snapshot_answer
 
 LISTED = 100  # of each state

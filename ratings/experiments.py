@@ -254,16 +254,13 @@ def _why_turned(
     ).order_by("pk")
     if not before.verdict and not entries:
         return None  # votes gave it
-    voters = [entry.voter_id for entry in entries if entry.voter_id]
-    seats = dict(Seat.objects.filter(voter__in=voters).values_list("voter", "label"))
+    names = names_of([entry.voter_id for entry in entries if entry.voter_id])
     return {
         "from": before.verdict,
         "at": before.decided_at,
         "because": [
             {
-                "what": f"{seats.get(entry.voter_id, 'voter')} {str(entry.voter_id)[:SHORT_ID]}"
-                if entry.voter_id
-                else f"vote {entry.vote_id}",
+                "what": names[entry.voter_id] if entry.voter_id else f"Vote {entry.vote_id}",
                 "action": entry.action,
                 "by": entry.by.get_username() if entry.by else "",
                 "reason": entry.reason,
@@ -272,6 +269,13 @@ def _why_turned(
             for entry in entries.select_related("by")
         ],
     }
+
+
+def names_of(voters: Sequence[UUID]) -> dict[UUID, str]:
+    """What pages call voters: by the label of their seat, where they have one. Two panels may each
+    have a “Seat 1”, so part of the id stands beside it."""
+    labels = dict(Seat.objects.filter(voter__in=voters).values_list("voter", "label"))
+    return {voter: f"{labels.get(voter, 'Voter')} {str(voter)[:SHORT_ID]}" for voter in voters}
 
 
 def _drop_unless_turn(before: Assessment, made: Assessment) -> None:
