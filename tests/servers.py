@@ -50,6 +50,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     """Wraps what pytest-django does here: reading the settings."""
     several = early_config.known_args_namespace.numprocesses
     runs_tests = not several or "PYTEST_XDIST_WORKER" in os.environ
-    if runs_tests and not {"DATABASE_URL", "REDIS_URL"} <= os.environ.keys():
+    given = {"DATABASE_URL", "REDIS_URL"} <= os.environ.keys()
+    if given and several:
+        raise pytest.UsageError(
+            "Several processes would share the Redis of REDIS_URL and take each other's tasks: "
+            "leave out -n, or run `make test PROCESSES=0`."
+        )
+    if runs_tests and not given:
         _start(HOME)
     return (yield)
