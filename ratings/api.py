@@ -271,7 +271,9 @@ def _no_token(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
 
 @api.exception_handler(HttpError)
 def _refused(request: HttpRequest, error: HttpError) -> HttpResponse:
-    return _problem(request, error.status_code, str(error))
+    unread = error.status_code == 400  # the library's own, where it can't parse the body
+    sentence = "The body is not JSON: send one object." if unread else str(error)
+    return _problem(request, error.status_code, sentence)
 
 
 @api.exception_handler(ValidationError)

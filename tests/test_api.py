@@ -354,6 +354,8 @@ class TestErrors:
         answer = pipeline.post("/api/experiments", body)
         assert answer.status_code in (400, 422)
         assert error_of(answer)
+        if body == "{":
+            assert error_of(answer) == "The body is not JSON: send one object."
 
     def test_one_that_was_not_assessed_has_no_snapshot(
         self, pipeline: Pipeline, make_version: Callable[..., Version]
