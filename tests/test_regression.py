@@ -129,7 +129,8 @@ def test_the_gate_stops_a_worse_checkpoint_and_passes_the_same(
     assert verdict["high"] < 0
     code, verdict = judged(demo, "night-b")
     assert (code, verdict["verdict"]) == (0, "pass"), verdict
-    assert verdict["high"] > 0
+    # Whether the interval holds 0 is left to the statistics' own tests: one in twenty may not.
+    assert verdict["low"] < verdict["estimate"] < verdict["high"]
 
     snapshot = tmp_path / "votes.jsonl.gz"
     demo.manage("experiment", "snapshot", verdict["experiment"], "--to", str(snapshot))
