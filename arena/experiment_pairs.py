@@ -213,10 +213,15 @@ def settle_excluded(since: datetime | None = None) -> int:
 
 def may_judge(voter: Voter) -> bool:
     """Votes that do not count would use the blocks up, or keep others from them."""
+    latest = voter.exclusions.order_by("-pk").values_list("action", flat=True).first()
+    return votes_count(voter, latest)
+
+
+def votes_count(voter: Voter, latest: str | None) -> bool:
+    """Whether the voter's votes count; `latest` is the newest exclusion entry's action, if any."""
     if voter.simulated and not settings.COUNT_SIMULATED_VOTES:
         return False
-    latest = voter.exclusions.order_by("-pk").first()
-    return latest is None or latest.action == Exclusion.Action.INCLUDE
+    return latest != Exclusion.Action.EXCLUDE
 
 
 def public_experiments(voter: Voter) -> list[Experiment]:

@@ -276,7 +276,8 @@ def start(proposal: Proposal) -> Experiment:
 
     1. Shuffle the clip pairs, by the experiment's id: one that is stopped early must not have seen
        only the prompts that stand first in the set.
-    2. Ask for the missing clips that will be shown in that order, the failed ones again.
+    2. Ask for the missing clips that will be shown, in that order. What failed stays so, and is
+       among the experiment's obstacles.
     3. Lay out the blocks, and let the panels in.
     """
     if sentences := objections(proposal):

@@ -5,11 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Count
 
-from arena.experiment_pairs import Place
+from arena.experiment_pairs import Place, votes_count
 from arena.models import (
     PANEL,
     Battle,
@@ -117,8 +116,7 @@ def votes_left(
         voter = seat.voter
         if voter is None:
             return min(seat.panel.quota, len(places))
-        silent = voter.simulated and not settings.COUNT_SIMULATED_VOTES
-        if silent or latest.get(voter.pk) == Exclusion.Action.EXCLUDE:
+        if not votes_count(voter, latest.get(voter.pk)):
             return 0
         return max(0, min(seat.panel.quota - given.get(voter.pk, 0), len(places - met[voter.pk])))
 
