@@ -14,28 +14,30 @@ PYTHONS := python3.11 python3.12 python3.13 python3.14 python3 python
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# $(call install,REQUIREMENTS-FILE,STAMP): install when the file has changed since the last time.
+# $(call install,EXTRA): install an extra of pyproject.toml, unless $(VENV)/installed says that it is
+# there as pyproject.toml and constraints.txt want it now.
 define install
-	@wanted=$$(cat $(1) $$(ls constraints.txt 2>/dev/null) | cksum) || exit 1; \
-	if [ "$$(cat $(VENV)/$(2) 2>/dev/null)" != "$$wanted" ]; then \
-		echo "Installing $(1) into $(VENV); the first time takes some minutes."; \
+	@wanted=$$(sed '/^\[tool/,$$d' pyproject.toml | cat - constraints.txt | cksum) || exit 1; \
+	stamp=$(VENV)/installed; \
+	if ! grep -qxF "$(1) $$wanted" $$stamp 2>/dev/null; then \
+		echo "Installing photofinish[$(1)] into $(VENV); the first time takes some minutes."; \
 		quiet=--quiet; if [ -t 1 ]; then quiet=; fi; \
-		constraints=; if [ -f constraints.txt ]; then constraints="-c constraints.txt"; fi; \
-		$(PY) -m pip install $$quiet -r $(1) $$constraints || { \
-			echo "Installing $(1) failed; pip says why above." >&2; exit 1; }; \
-		echo "$$wanted" > $(VENV)/$(2); \
+		$(PY) -m pip install $$quiet '.[$(1)]' -c constraints.txt || { \
+			echo "Installing photofinish[$(1)] failed; pip says why above." >&2; exit 1; }; \
+		{ grep -F " $$wanted" $$stamp 2>/dev/null; echo "$(1) $$wanted"; } > $$stamp.new; \
+		mv $$stamp.new $$stamp; \
 	fi
 endef
 
 # Checks print in the order in which they are listed, pytest last.
 .NOTPARALLEL:
 
-.PHONY: help demo manage admin test lint bench-site bench-ratings bench-coverage bench-gate bench-worker bench-gpu bench-blind venv venv-dev chromium
+.PHONY: help demo manage admin test lint bench-site bench-ratings bench-coverage bench-gate bench-worker bench-gpu bench-blind venv venv-dev venv-bench chromium
 
 help:
 	@echo "make demo    run the arena at http://127.0.0.1:$(PORT)   (PORT=8000 VOTERS=300)"
 	@echo "make admin   make an account for /admin/ of the running demo"
-	@echo "make manage ARGS='load_catalog'   a management command on the running demo"
+	@echo "make manage ARGS='load_catalogue'   a management command on the running demo"
 	@echo "make test    set up what the tests need and run every check   (PROCESSES=2)"
 	@echo "make lint    the checks that need no database and no browser"
 	@echo "make bench-site  what the pages cost as votes grow"
@@ -45,45 +47,45 @@ help:
 	@echo "make bench-ratings   how fast the ratings are, beside other libraries   (ARGS='--only i,ii')"
 	@echo "make bench-coverage  how often the intervals hold the truth             (ARGS='--sets 500')"
 	@echo "make bench-gate      how often an experiment's verdict errs             (ARGS='--quick')"
-	@echo "make venv    only install"
+	@echo "make venv    only install what the demo needs"
 
 demo: venv
-	@exec $(PY) -m arena.demo --port $(PORT) --voters $(VOTERS)
+	@exec $(PY) -m arena.local.demo --port $(PORT) --voters $(VOTERS)
 
 manage: venv
-	@exec $(PY) -m arena.demo manage $(ARGS)
+	@exec $(PY) -m arena.local.demo manage $(ARGS)
 
 admin: venv
-	@exec $(PY) -m arena.demo manage createsuperuser
+	@exec $(PY) -m arena.local.demo manage createsuperuser
 
 test: venv-dev chromium lint
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(PROCESSES)
 
-bench-site: venv
+bench-site: venv-bench
 	$(PY) -m bench.site
 
-bench-ratings: venv $(VENV)/peers/ready
+bench-ratings: venv-bench $(VENV)/peers/ready
 	$(PY) -m bench.ratings $(ARGS)
 
 # The libraries that it sets beside ours; one asks for another numpy, so they live apart.
-$(VENV)/peers/ready: requirements-bench.txt
+$(VENV)/peers/ready: pyproject.toml
 	$(PY) -m venv --clear $(VENV)/peers
-	$(VENV)/peers/bin/python -m pip install --quiet -r requirements-bench.txt
+	$(VENV)/peers/bin/python -m pip install --quiet '.[peers]'
 	touch $@
 
-bench-worker: venv
+bench-worker: venv-bench
 	$(PY) -m bench.worker $(ARGS)
 
-bench-gpu: venv
+bench-gpu: venv-bench
 	$(PY) -m bench.gpu $(ARGS)
 
-bench-blind: venv
+bench-blind: venv-bench
 	$(PY) -m bench.blind $(ARGS)
 
-bench-coverage: venv
+bench-coverage: venv-bench
 	$(PY) -m bench.coverage $(ARGS)
 
-bench-gate: venv
+bench-gate: venv-bench
 	$(PY) -m bench.gate $(ARGS)
 
 lint: venv-dev
@@ -95,10 +97,13 @@ lint: venv-dev
 	$(VENV)/bin/lint-imports
 
 venv: $(PY)
-	$(call install,requirements.txt,requirements.stamp)
+	$(call install,local)
 
 venv-dev: venv
-	$(call install,requirements-dev.txt,requirements-dev.stamp)
+	$(call install,dev)
+
+venv-bench: venv
+	$(call install,bench)
 
 $(PY):
 	@for name in $(PYTHONS); do \

@@ -3,13 +3,12 @@
 import re
 from typing import Any
 
-import redis
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
-from django.db import OperationalError, connection
+from django.db import OperationalError, ProgrammingError, connection
 
 from arena.ledger import LEDGER_TABLES
 
@@ -55,7 +54,7 @@ def snapshot_key_is_whole(**_: Any) -> list[CheckMessage]:
         Error(
             "SNAPSHOT_KEY is not 64 hexadecimal digits.",
             hint="Set it to the output of `openssl rand -hex 32`, or leave it out.",
-            id="photofinish.E006",
+            id="photofinish.E007",
         )
     ]
 
@@ -102,7 +101,89 @@ def ledger_is_append_only(**_: Any) -> list[CheckMessage]:
 
 
 @register(deploy=True)
+def sign_in_is_more_than_a_password(**_: Any) -> list[CheckMessage]:
+    if settings.TOTP_IS_DECIDED:
+        return []
+    return [
+        Warning(
+            "Operators sign in with a password alone.",
+            hint="Set REQUIRE_TOTP=1 to ask for a code too, after `manage.py totp NAME` for each "
+            "operator. If only a private network reaches /admin/ and /experiments/, set "
+            "REQUIRE_TOTP=0.",
+            id="photofinish.W010",
+        )
+    ]
+
+
+@register(Tags.database, deploy=True)
+def operators_have_devices(**_: Any) -> list[CheckMessage]:
+    if not settings.REQUIRE_TOTP:
+        return []
+    from django.contrib.auth.models import User
+
+    try:
+        operators = User.objects.filter(is_staff=True, is_active=True)
+        without = operators.exclude(totpdevice__confirmed=True).order_by("username")
+        names = list(without.values_list("username", flat=True)[:10])
+    except (OperationalError, ProgrammingError, ImproperlyConfigured):
+        return []  # no database, as another check says, or no tables yet
+    if not names:
+        return []
+    return [
+        Warning(
+            f"REQUIRE_TOTP is set, and these operators can't sign in: {', '.join(names)}.",
+            hint="Run `manage.py totp NAME` for each, or take their staff status away.",
+            id="photofinish.W011",
+        )
+    ]
+
+
+@register(deploy=True)
+def client_address_fits_the_proxy(**_: Any) -> list[CheckMessage]:
+    by_header = settings.CLIENT_ADDRESS != "REMOTE_ADDR"
+    behind_proxy = hasattr(settings, "SECURE_PROXY_SSL_HEADER") and bool(
+        settings.SECURE_PROXY_SSL_HEADER
+    )
+    if by_header == behind_proxy:
+        return []
+    if by_header:
+        said = (
+            f"CLIENT_ADDRESS names the header {settings.CLIENT_ADDRESS}, and BEHIND_PROXY is not "
+            "set: without a proxy that sets it, anybody may choose the address that failed "
+            "sign-ins count for."
+        )
+        hint = "Set BEHIND_PROXY=1, or leave CLIENT_ADDRESS out."
+    else:
+        said = (
+            "BEHIND_PROXY is set, and failed sign-ins count by the proxy's own address: whoever "
+            "fails too often shuts the operator of that name out."
+        )
+        hint = (
+            "Set CLIENT_ADDRESS to the header in which the proxy gives the visitor's address, "
+            "such as X-Real-IP, and let the proxy overwrite what visitors send there."
+        )
+    return [Warning(said, hint=hint, id="photofinish.W012")]
+
+
+@register(deploy=True)
+def sign_in_limits_are_sane(**_: Any) -> list[CheckMessage]:
+    minutes = settings.AXES_COOLOFF_TIME.total_seconds() / 60
+    if 1 <= settings.AXES_FAILURE_LIMIT <= 20 and minutes >= 1:
+        return []
+    return [
+        Error(
+            f"{settings.AXES_FAILURE_LIMIT} failed sign-ins in a row and a pause of {minutes:g} "
+            "minutes hold nobody back, or let nobody in.",
+            hint="Set SIGN_IN_FAILURES to 1 to 20 and SIGN_IN_PAUSE_MINUTES to 1 or more.",
+            id="photofinish.E013",
+        )
+    ]
+
+
+@register(deploy=True)
 def redis_answers(**_: Any) -> list[CheckMessage]:
+    import redis  # the web process never asks it
+
     try:
         redis.Redis.from_url(settings.CELERY_BROKER_URL, socket_connect_timeout=3).ping()
     except (redis.RedisError, ValueError) as error:

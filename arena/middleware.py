@@ -1,5 +1,6 @@
 """What every answer passes through."""
 
+import codecs
 from collections.abc import Callable
 
 from django.db import DataError, OperationalError
@@ -15,14 +16,16 @@ POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
     "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-NUL = "A text that you sent holds a NUL character, which can't be kept: take it out and send again."
+NUL = "A text that you sent contains a NUL character. Remove it and send the text again."
 NULS = ("\0", "\\u0000")  # as itself, and as JSON writes it
-AWAY = "The database does not answer right now. Nothing you sent is counted twice: try again."
+CHARSET = "Send forms in UTF-8: this one names the charset {}."
+UNREADABLE = "The request can't be read or is too large."
+AWAY = "The site can't reach its database. Try again: nothing you send is counted twice."
 ERRORS = {
-    400: "The request can't be read, or is too large.",
+    400: UNREADABLE,
     404: "There is nothing at this address.",
-    405: "This address does not take the method; the header Allow says which it takes.",
-    500: "The site failed on this request; its log says why.",
+    405: "This address does not accept that method. The Allow header lists those it accepts.",
+    500: "Something went wrong on our side. The log of the site has the details.",
     503: AWAY,
 }
 
@@ -36,7 +39,39 @@ def content_security_policy(get_response: Handler) -> Handler:
     return middleware
 
 
-def errors_of_the_api_as_json(get_response: Handler) -> Handler:
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """The site's page for 400. Django's own asks for the CSRF token first: where the form can't be
+    read that fails again, and nothing of the site answers."""
+    return _refused(request, UNREADABLE)
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """The site's page for 404; Django's own asks for the CSRF token, too."""
+    return render(request, "404.html", status=404)
+
+
+def _refused(request: HttpRequest, sentence: str) -> HttpResponse:
+    if request.accepts("text/html"):
+        return render(request, "400.html", {"message": sentence}, status=400)
+    return JsonResponse({"error": sentence}, status=400)
+
+
+def utf8_alone(get_response: Handler) -> Handler:
+    """Addresses are read as UTF-8, whatever charset a request names, and a form in another one is
+    refused."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        named = request.encoding
+        if named:  # one that Python knows, or Django has ignored it
+            request.encoding = "utf-8"
+            if request.method == "POST" and codecs.lookup(named).name != "utf-8":
+                return _refused(request, CHARSET.format(named))
+        return get_response(request)
+
+    return middleware
+
+
+def api_errors_as_json(get_response: Handler) -> Handler:
     """Under /api/ an error is {"error": sentence}, also where a page of the site answered it."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
@@ -54,7 +89,7 @@ def errors_of_the_api_as_json(get_response: Handler) -> Handler:
     return middleware
 
 
-class say_when_the_database_is_away:  # noqa: N801  named as its neighbours in MIDDLEWARE
+class unreachable_database_as_503:  # noqa: N801  named as its neighbours in MIDDLEWARE
     """Turns a lost database into 503 and a sentence, so that a voter's page can try again."""
 
     def __init__(self, get_response: Handler) -> None:
@@ -90,10 +125,8 @@ class refuse_nul:  # noqa: N801  named as its neighbours in MIDDLEWARE
         if not isinstance(error, DataError):
             return None
         if "\0" in request.path:
-            raise Http404("No address holds a NUL character.")
+            raise Http404("An address can't contain a NUL character.")
         given = [*request.GET.lists(), *request.POST.lists()]
         if not any(nul in text for _, texts in given for text in texts for nul in NULS):
             return None
-        if request.accepts("text/html"):
-            return render(request, "400.html", {"message": NUL}, status=400)
-        return JsonResponse({"error": NUL}, status=400)
+        return _refused(request, NUL)

@@ -4,6 +4,7 @@ docs/operations.md lists the variables. What is missing or does not answer is re
 `arena/checks.py` as a sentence that says what to set.
 """
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -24,7 +25,7 @@ DEMO = env.bool("DEMO", default=False)
 COUNT_SIMULATED_VOTES = env.bool("COUNT_SIMULATED_VOTES", default=False)
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "arena.apps.OperatorsAdmin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -32,23 +33,30 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "django.contrib.humanize",
+    "axes",
+    "django_otp",
+    "django_otp.plugins.otp_totp",
     "generation",
     "arena",
     "ratings",
 ]
 MIDDLEWARE = [
+    "arena.probes.answer_probes",  # before anything that looks at the host or the scheme
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "arena.middleware.content_security_policy",
-    "arena.middleware.errors_of_the_api_as_json",
-    "arena.middleware.say_when_the_database_is_away",
+    "arena.middleware.api_errors_as_json",
+    "arena.middleware.utf8_alone",
+    "arena.middleware.unreachable_database_as_503",
     "arena.middleware.refuse_nul",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_otp.middleware.OTPMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 ROOT_URLCONF = "arena.urls"
 WSGI_APPLICATION = "arena.wsgi.application"
@@ -62,7 +70,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "arena.context.site",
+                "arena.context_processors.site",
             ],
         },
     },
@@ -106,95 +114,78 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_timeout": 5,
     "socket_connect_timeout": 5,
 }
-CELERY_TASK_DEFAULT_QUEUE = "cpu"
+# One queue for each kind of work, so that nothing short waits behind long work. Every task is here.
+CELERY_TASK_DEFAULT_QUEUE = "control"
 CELERY_TASK_ROUTES = {
-    "generation.tasks.render_waiting": {"queue": "gpu"},
-    "generation.tasks.submit_hosted": {"queue": "hosted"},
-    "generation.tasks.poll_hosted": {"queue": "hosted"},
+    task: {"queue": queue}
+    for queue, tasks in {
+        "control": (
+            "arena.tasks.fail_hopeless_experiments",
+            "arena.tasks.free_all_excluded_slots",
+            "arena.tasks.free_excluded_slots",
+            "arena.tasks.sweep_visitors",
+            "generation.tasks.wake_hosted",
+            "generation.tasks.wake_importers",
+            "generation.tasks.wake_workers",
+            "ratings.tasks.assess_changed",
+            "ratings.tasks.assess_experiment",
+            "ratings.tasks.compute_plans",
+            "ratings.tasks.send_verdicts",
+            "ratings.tasks.sweep_plans",
+        ),
+        "boards": (
+            "ratings.tasks.refit_changed",
+            "ratings.tasks.thin_leaderboards",
+            "ratings.tasks.write_robustness_reports",
+        ),
+        "media": (
+            "arena.tasks.make_experiment_checks",
+            "generation.tasks.import_waiting",
+            "generation.tasks.sweep_media",
+            "generation.tasks.withdraw_lost_clips",
+        ),
+        "gpu": ("generation.tasks.render_waiting",),
+        "hosted": ("generation.tasks.poll_hosted", "generation.tasks.submit_hosted"),
+    }.items()
+    for task in tasks
 }
+# Seconds between two messages. Beat sends none while the last of the same task still waits for a
+# worker, so that messages neither pile up nor have to expire.
+CELERY_BEAT_SCHEDULER = "arena.beat:OneWaitingScheduler"
 CELERY_BEAT_SCHEDULE = {
-    # A wake-up that Redis lost is sent again; one that no idle worker took by then evaporates.
-    "wake workers": {
-        "task": "generation.tasks.wake_workers",
-        "schedule": 10.0,
-        "options": {"expires": 10},
-    },
-    "wake importers": {
-        "task": "generation.tasks.wake_importers",
-        "schedule": 10.0,
-        "options": {"expires": 10},
-    },
-    "wake hosted workers": {
-        "task": "generation.tasks.wake_hosted",
-        "schedule": 10.0,
-        "options": {"expires": 10},
-    },
-    "refit": {
-        "task": "ratings.tasks.refit_changed",
-        "schedule": 10.0,
-        "options": {"expires": 10},
-    },
-    "scrutinise": {
-        "task": "ratings.tasks.scrutinise_changed",
-        "schedule": 60.0,
-        "options": {"expires": 60},
-    },
-    "withdraw lost clips": {
-        "task": "generation.tasks.withdraw_lost_clips",
-        "schedule": 24 * 3600.0,
-        "options": {"expires": 3600},
-    },
-    "free excluded halves": {
-        "task": "arena.tasks.free_excluded_halves",
-        "schedule": 30.0,
-        "options": {"expires": 30},
-    },
-    "free all excluded halves": {  # the entry above looks at the last minutes' alone
-        "task": "arena.tasks.free_excluded_halves",
-        "kwargs": {"recent": False},
-        "schedule": 600.0,
-        "options": {"expires": 600},
-    },
-    "make experiment checks": {
-        "task": "arena.tasks.make_experiment_checks",
-        "schedule": 30.0,
-        "options": {"expires": 30},
-    },
-    "sweep visitors": {
-        "task": "arena.tasks.sweep_visitors",
-        "schedule": 3600.0,
-        "options": {"expires": 3600},
-    },
-    "thin leaderboards": {
-        "task": "ratings.tasks.thin_leaderboards",
-        "schedule": 3600.0,
-        "options": {"expires": 3600},
-    },
-    "assess": {
-        "task": "ratings.tasks.assess_changed",
-        "schedule": 10.0,
-        "options": {"expires": 10},
-    },
-    "send verdicts": {
-        "task": "ratings.tasks.send_verdicts",
-        "schedule": 10.0,
-        "options": {"expires": 10},
-    },
-    "sweep media": {
-        "task": "generation.tasks.sweep_media",
-        "schedule": 3600.0,
-        "options": {"expires": 3600},
-    },
+    task: {"task": task, "schedule": seconds}
+    for task, seconds in {
+        "generation.tasks.wake_workers": 10.0,
+        "generation.tasks.wake_importers": 10.0,
+        "generation.tasks.wake_hosted": 10.0,
+        "ratings.tasks.assess_changed": 10.0,
+        "ratings.tasks.compute_plans": 10.0,
+        "ratings.tasks.send_verdicts": 10.0,
+        "ratings.tasks.refit_changed": 10.0,
+        "arena.tasks.fail_hopeless_experiments": 10.0,
+        "arena.tasks.free_excluded_slots": 30.0,
+        "arena.tasks.make_experiment_checks": 30.0,
+        "ratings.tasks.write_robustness_reports": 60.0,
+        "arena.tasks.free_all_excluded_slots": 600.0,
+        "arena.tasks.sweep_visitors": 3600.0,
+        "generation.tasks.sweep_media": 3600.0,
+        "ratings.tasks.sweep_plans": 3600.0,
+        "ratings.tasks.thin_leaderboards": 3600.0,
+        "generation.tasks.withdraw_lost_clips": 24 * 3600.0,
+    }.items()
 }
 
 # A worker that stops its heartbeat for this long is taken for dead and its clip goes to another.
-RENDER_LEASE_SECONDS = env.float("RENDER_LEASE_SECONDS", default=45.0)
+LEASE_SECONDS = env.float("LEASE_SECONDS", default=45.0)
 RENDER_ATTEMPTS = env.int("RENDER_ATTEMPTS", default=3)
 # Clips ordered from paid services: how many are out at once, how long an answer may take, and when
 # an order that is not done is asked after no more.
 HOSTED_JOBS_AT_MOST = env.int("HOSTED_JOBS_AT_MOST", default=20)
 HOSTED_TIMEOUT_SECONDS = env.float("HOSTED_TIMEOUT_SECONDS", default=30.0)
 HOSTED_SECONDS_AT_MOST = env.float("HOSTED_SECONDS_AT_MOST", default=7200.0)
+# Files of paid services are fetched from public addresses alone. Services of one's own network, and
+# tests, set this.
+HOSTED_PRIVATE = env.bool("HOSTED_PRIVATE", default=False)
 BATTLE_MINUTES = env.int("BATTLE_MINUTES", default=60)
 # Of the pairs that experiments show, how many check the voters instead: one version against itself,
 # a pair judged before with its sides swapped, a clip against itself degraded.
@@ -255,11 +246,47 @@ LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
 
+# Operators: passwords, failed sign-ins (arena/operators.py), codes, and how long a session lasts.
+AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}", "OPTIONS": options}
+    for name, options in {
+        "UserAttributeSimilarityValidator": {},
+        "MinimumLengthValidator": {"min_length": 12},
+        "CommonPasswordValidator": {},
+        "NumericPasswordValidator": {},
+    }.items()
+]
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",  # first: it refuses whoever failed too often
+    "django.contrib.auth.backends.ModelBackend",
+]
+SESSION_COOKIE_AGE = 12 * 3600  # s
+# Unset is off, and `check --deploy` says so; 0 is off by decision.
+TOTP_IS_DECIDED = env.str("REQUIRE_TOTP", default="") != ""
+REQUIRE_TOTP = TOTP_IS_DECIDED and env.bool("REQUIRE_TOTP")
+OTP_ADMIN_HIDE_SENSITIVE_DATA = True
+OTP_TOTP_ISSUER = f"Photofinish {urlsplit(SITE_ADDRESS).hostname or ''}".strip()
+# REMOTE_ADDR, or the header in which the proxy says whose request it is.
+CLIENT_ADDRESS = env.str("CLIENT_ADDRESS", default="REMOTE_ADDR")
+AXES_CLIENT_IP_CALLABLE = "arena.operators.client_address"
+AXES_FAILURE_LIMIT = env.int("SIGN_IN_FAILURES", default=5)
+AXES_COOLOFF_TIME = timedelta(minutes=env.float("SIGN_IN_PAUSE_MINUTES", default=15.0))
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_LOCKOUT_CALLABLE = "arena.operators.locked_out"
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # the page says when to try again
+AXES_RESET_ON_SUCCESS = True
+AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "code"]
+# The log has them; what the tables hold of a failure is deleted after the pause.
+AXES_DISABLE_ACCESS_LOG, AXES_ENABLE_ADMIN, AXES_VERBOSE = True, False, False
+
 SECURE = not (DEBUG or DEMO)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE
 SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=SECURE)
 SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=365 * 24 * 3600 if SECURE else 0)
-SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = SECURE
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE
+# Browsers' own lists take months to leave, with all subdomains: whoever wants that says so.
+SECURE_HSTS_PRELOAD = env.bool("SECURE_HSTS_PRELOAD", default=False)
+SILENCED_SYSTEM_CHECKS = ["security.W021"]  # it asks for just that
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 if env.bool("BEHIND_PROXY", default=False):
@@ -271,4 +298,5 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
+    "loggers": {"axes": {"level": "ERROR"}},  # arena.operators says it in one line
 }

@@ -4,20 +4,22 @@ from django.contrib import admin
 from django.urls import include, path, register_converter
 from django.urls.converters import StringConverter
 
-from arena import views
-from generation.admin import progress_page
-from generation.upload_pages import upload_page, uploads_page
+from arena.probes import healthz
+from arena.voting import views
 
 
 class Side(StringConverter):
-    regex = "left|right"
+    regex = "a|b"
 
 
 register_converter(Side, "side")
 
+handler400 = "arena.middleware.bad_request"
+handler404 = "arena.middleware.not_found"
 urlpatterns = [
     path("vote/", views.vote_page, name="vote"),
     path("vote/<slug:stream>/next/", views.next_pair, name="next_battle"),
+    path("vote/<slug:stream>/keep/", views.keep, name="keep_battles"),
     path("vote/<slug:stream>/", views.vote_page, name="vote_category"),
     path("battles/<uuid:battle_id>/", views.battle_page, name="battle"),
     path("battles/<uuid:battle_id>/vote/", views.vote, name="cast_vote"),
@@ -31,10 +33,8 @@ urlpatterns = [
     path("battles/<uuid:battle_id>/<side:side>.jpg", views.battle_poster, name="battle_poster"),
     path("panel/<slug:token>/", views.panel_page, name="panel"),
     path("robots.txt", views.robots, name="robots"),
-    path("healthz", views.healthz, name="healthz"),
-    path("admin/progress/", admin.site.admin_view(progress_page), name="progress"),
-    path("admin/uploads/", admin.site.admin_view(uploads_page), name="uploads"),
-    path("admin/uploads/<uuid:upload_id>/", admin.site.admin_view(upload_page), name="upload"),
+    path("healthz", healthz, name="healthz"),
+    path("admin/", include("generation.urls")),
     path("admin/", admin.site.urls),
     path("", include("ratings.urls")),
 ]

@@ -25,25 +25,26 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
+from bench.markers import METHODOLOGY, around_markers
+from ratings.significance import LEVEL
 from ratings.stats.bootstrap import rating_interval, two_way_bootstrap, vote_bootstrap
 from ratings.stats.bradley_terry import Ratings, fit
 from ratings.stats.comparisons import Comparisons, FloatArray, IntArray, Outcome, PairCounts
 from ratings.stats.ranks import rank
 from ratings.stats.sandwich import sandwich
 
-SEED = 20_261_122
-LEVEL = 0.95
+COVERAGE_SEED = 20_261_122
 # In natural logits. Four versions are nearly alike: among them a rank is easily claimed too soon.
 STRENGTHS = np.array([-1.0, -0.5, -0.05, -0.02, 0.02, 0.05, 0.5, 1.0])
 TASTE = 0.5  # standard deviation in logits, per version, of a voter's taste and of a prompt's
 TIES = 0.15  # of the votes, whatever the pair
-BEGIN, END = "<!-- coverage:begin -->", "<!-- coverage:end -->"
+COVERAGE_MARKERS = "<!-- coverage:begin -->", "<!-- coverage:end -->"
 
 UPPER = np.triu_indices(STRENGTHS.size, 1)
 
 
 @dataclass(frozen=True)
-class Design:
+class VotingDesign:
     voters: int
     votes_each: int
     prompts: int
@@ -53,14 +54,14 @@ class Design:
 
 
 DESIGNS = {
-    "public": Design(1000, 4, 200),
-    "panel": Design(100, 40, 50),
-    "team": Design(30, 130, 50),
+    "public": VotingDesign(1000, 4, 200),
+    "panel": VotingDesign(100, 40, 50),
+    "team": VotingDesign(30, 130, 50),
 }
 
 
 @dataclass(frozen=True)
-class Figures:
+class CoverageFigures:
     """What one method's intervals did on one data set, or on average.
 
     Attributes
@@ -100,22 +101,22 @@ def truth() -> FloatArray:
     return fit(counts, prior=math.inf).elo
 
 
-def simulate(design: Design, rng: np.random.Generator) -> Comparisons:
+def simulate_design(design: VotingDesign, rng: np.random.Generator) -> Comparisons:
     n, count = STRENGTHS.size, design.voters * design.votes_each
     voter = np.repeat(np.arange(design.voters), design.votes_each)
     prompt = rng.integers(design.prompts, size=count)
-    left = rng.integers(n, size=count)
-    right = (left + rng.integers(1, n, size=count)) % n
+    a = rng.integers(n, size=count)
+    b = (a + rng.integers(1, n, size=count)) % n
     of_voter = rng.normal(0.0, TASTE, (design.voters, n))
     of_prompt = rng.normal(0.0, TASTE, (design.prompts, n))
 
     def appeal(version: IntArray) -> FloatArray:
         return STRENGTHS[version] + of_voter[voter, version] + of_prompt[prompt, version]
 
-    left_wins = rng.random(count) < expit(appeal(left) - appeal(right))
-    outcome = np.where(left_wins, Outcome.LEFT, Outcome.RIGHT)
+    a_wins = rng.random(count) < expit(appeal(a) - appeal(b))
+    outcome = np.where(a_wins, Outcome.A, Outcome.B)
     outcome[rng.random(count) < TIES] = Outcome.TIE
-    return Comparisons(left, right, outcome, voter, prompt, n)
+    return Comparisons(a, b, outcome, voter, prompt, n)
 
 
 def by_draws(
@@ -124,7 +125,7 @@ def by_draws(
     ratings: Ratings,
     true: FloatArray,
     rng: np.random.Generator,
-) -> Figures:
+) -> CoverageFigures:
     draws = bootstrap(votes, rng=rng)
     low, high = rating_interval(ratings, draws, LEVEL)
     first, second = UPPER
@@ -135,7 +136,7 @@ def by_draws(
     true_difference = true[:, None] - true[None, :]
     within = (together.low <= true_difference) & (true_difference <= together.high)
     true_rank = 1 + np.argsort(np.argsort(-true))
-    return Figures(
+    return CoverageFigures(
         ratings=_share_within(true, low, high),
         differences=_share_within(true[first] - true[second], *differences),
         width=float((high - low).mean()),
@@ -146,7 +147,7 @@ def by_draws(
 
 def by_formula(
     votes: Comparisons, ratings: Ratings, true: FloatArray, _: np.random.Generator
-) -> Figures:
+) -> CoverageFigures:
     found = sandwich(votes, ratings)
     variance = np.diagonal(found.covariance)
     first, second = UPPER
@@ -154,7 +155,7 @@ def by_formula(
     reach = found.reach(LEVEL) * np.sqrt(variance)
     reach_of_difference = found.reach(LEVEL) * np.sqrt(np.maximum(of_difference, 0.0))
     differences = ratings.elo[first] - ratings.elo[second]
-    return Figures(
+    return CoverageFigures(
         ratings=_share_within(true, ratings.elo - reach, ratings.elo + reach),
         differences=_share_within(
             true[first] - true[second],
@@ -165,17 +166,19 @@ def by_formula(
     )
 
 
-METHODS: dict[str, Callable[..., Figures]] = {
+METHODS: dict[str, Callable[..., CoverageFigures]] = {
     "vote bootstrap (control)": partial(by_draws, vote_bootstrap),
     "two-way bootstrap (headline)": partial(by_draws, two_way_bootstrap),
     "two-way sandwich, t quantile": by_formula,
 }
 
 
-def try_once(design: Design, true: FloatArray, seed: np.random.SeedSequence) -> list[Figures]:
+def try_design(
+    design: VotingDesign, true: FloatArray, seed: np.random.SeedSequence
+) -> list[CoverageFigures]:
     """One data set: what each method made of it."""
     of_votes, *of_methods = seed.spawn(1 + len(METHODS))
-    votes = simulate(design, np.random.default_rng(of_votes))
+    votes = simulate_design(design, np.random.default_rng(of_votes))
     ratings = fit(votes)
     return [
         method(votes, ratings, true, np.random.default_rng(own))
@@ -183,16 +186,16 @@ def try_once(design: Design, true: FloatArray, seed: np.random.SeedSequence) -> 
     ]
 
 
-def summary(sets: list[Figures]) -> tuple[Figures, Figures]:
+def summary(sets: list[CoverageFigures]) -> tuple[CoverageFigures, CoverageFigures]:
     """Means over the data sets, and their standard errors: intervals of one set share its votes."""
     values = np.array([astuple(figures) for figures in sets])
     return (
-        Figures(*values.mean(axis=0)),
-        Figures(*values.std(axis=0, ddof=1) / math.sqrt(len(values))),
+        CoverageFigures(*values.mean(axis=0)),
+        CoverageFigures(*values.std(axis=0, ddof=1) / math.sqrt(len(values))),
     )
 
 
-def table(results: dict[Design, list[list[Figures]]]) -> str:
+def coverage_table(results: dict[VotingDesign, list[list[CoverageFigures]]]) -> str:
     lines = [
         "| design | method | ratings | differences | all differences at once "
         "| all rank ranges at once | mean width of a rating's interval |",
@@ -214,18 +217,6 @@ def table(results: dict[Design, list[list[Figures]]]) -> str:
     return "\n".join(lines)
 
 
-def around_markers(path: Path) -> tuple[str, str]:
-    """The text before and after what stands between the markers, or one sentence and the end."""
-    if not path.is_file():
-        sys.exit(f"{path} does not exist; name the file that has the two markers with --into.")
-    text = path.read_text()
-    before, begin, rest = text.partition(f"{BEGIN}\n")
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        sys.exit(f"{path} lacks the lines {BEGIN} and {END}, in this order; put them in.")
-    return before + begin, end + after
-
-
 def _share_within(true: FloatArray, low: FloatArray, high: FloatArray) -> float:
     return float(((low <= true) & (true <= high)).mean())
 
@@ -234,33 +225,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--sets", type=int, default=2000, help="data sets for each design")
     parser.add_argument("--only", choices=DESIGNS, help="this design alone")
-    parser.add_argument(
-        "--into", type=Path, default=Path("docs/methodology.md"), help="the file with the markers"
-    )
+    parser.add_argument("--into", type=Path, default=METHODOLOGY, help="the file with the markers")
     arguments = parser.parse_args()
     if arguments.sets < 2:
         sys.exit(f"--sets is {arguments.sets}; a standard error needs 2 or more.")
-    around_markers(arguments.into)  # says now, not at the end, that they are missing
+    # says now, not at the end, that they are missing
+    around_markers(arguments.into, *COVERAGE_MARKERS)
     # One thread each: the processes already use every core. The children read it at their start.
     os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     context: Any = multiprocessing.get_context("spawn")
     true = truth()
-    results: dict[Design, list[list[Figures]]] = {}
+    results: dict[VotingDesign, list[list[CoverageFigures]]] = {}
     with ProcessPoolExecutor(mp_context=context) as pool:
         for place, (name, design) in enumerate(DESIGNS.items()):
             if arguments.only not in (None, name):
                 continue
             begin = time.perf_counter()
-            seeds = np.random.SeedSequence([SEED, place]).spawn(arguments.sets)
-            work = partial(try_once, design, true)
+            seeds = np.random.SeedSequence([COVERAGE_SEED, place]).spawn(arguments.sets)
+            work = partial(try_design, design, true)
             results[design] = list(pool.map(work, seeds, chunksize=5))
             print(
                 f"{name}: {arguments.sets} data sets, {time.perf_counter() - begin:.0f} s",
                 flush=True,
             )
-    print(table(results))
-    before, after = around_markers(arguments.into)
-    arguments.into.write_text(f"{before}{table(results)}\n{after}")
+    print(coverage_table(results))
+    before, after = around_markers(arguments.into, *COVERAGE_MARKERS)
+    arguments.into.write_text(f"{before}{coverage_table(results)}\n{after}")
 
 
 if __name__ == "__main__":

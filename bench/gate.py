@@ -25,28 +25,28 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
 
+from bench.markers import METHODOLOGY, around_markers
+from ratings.design import Design
+from ratings.elo_scale import NORMALISED_ELO, elo_of_score, normalised_elo
+from ratings.significance import normal_reach
+from ratings.stats.blocks import Blocks
 from ratings.stats.comparisons import BoolArray, FloatArray, IntArray
 from ratings.stats.sequential import (
-    NORMALISED_ELO,
-    Blocks,
-    Design,
-    assess,
-    elo_of_score,
-    enough,
+    enough_to_decide,
     log_likelihood_ratio,
+    sequential_test,
 )
 
-SEED = 20_261_123
-DESIGN = Design(margin=25, alpha=0.05, beta=0.05, max_blocks=1500)
-BIAS = 0.3  # standard deviation in logits of how much a voter leans to the left side
-DOCUMENT = Path("docs/methodology.md")
-BEGIN, END = "<!-- gate:begin -->", "<!-- gate:end -->"
-NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
-WEIGHTS = WEIGHTS / WEIGHTS.sum()
+GATE_SEED = 20_261_123
+GATE_DESIGN = Design(margin=25, alpha=0.05, beta=0.05, max_blocks=1500)
+BIAS = 0.3  # standard deviation in logits of how much a voter leans to clip A
+GATE_MARKERS = "<!-- gate:begin -->", "<!-- gate:end -->"
+NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
+NODE_WEIGHTS = NODE_WEIGHTS / NODE_WEIGHTS.sum()
 
 
 @dataclass(frozen=True)
-class Case:
+class GateCase:
     """Standard deviations are in logits of one vote.
 
     Attributes
@@ -73,57 +73,59 @@ class Case:
 
 
 CASES = [
-    Case("independent votes", 0, 200, 8, 0.2, 0.0, 0.0, 0.0),
-    Case("public stream, 200 prompts", 0, 200, 4, 0.2, 0.3, 0.3, 0.8),
-    Case("public stream, 60 prompts", 0, 60, 8, 0.2, 0.3, 0.5, 0.8),
-    Case("panel of 40, 120 prompts", 40, 120, 4, 0.2, 0.2, 0.3, 0.8),
-    Case("panel of 40, 120 prompts, half ties", 40, 120, 4, 0.5, 0.2, 0.3, 0.8),
-    Case("panel of 12, 120 prompts", 12, 120, 4, 0.2, 0.1, 0.3, 0.8),
-    Case("panel of 12, strong tastes", 12, 120, 4, 0.2, 0.5, 0.3, 0.8),
+    GateCase("independent votes", 0, 200, 8, 0.2, 0.0, 0.0, 0.0),
+    GateCase("public stream, 200 prompts", 0, 200, 4, 0.2, 0.3, 0.3, 0.8),
+    GateCase("public stream, 60 prompts", 0, 60, 8, 0.2, 0.3, 0.5, 0.8),
+    GateCase("panel of 40, 120 prompts", 40, 120, 4, 0.2, 0.2, 0.3, 0.8),
+    GateCase("panel of 40, 120 prompts, half ties", 40, 120, 4, 0.5, 0.2, 0.3, 0.8),
+    GateCase("panel of 12, 120 prompts", 12, 120, 4, 0.2, 0.1, 0.3, 0.8),
+    GateCase("panel of 12, strong tastes", 12, 120, 4, 0.2, 0.5, 0.3, 0.8),
 ]
 # True differences: in normalised Elo, the margin's unit, or in Elo.
 TRUTHS: dict[str, dict[str, float]] = {
     "0": {"normalised": 0.0},
-    f"−{DESIGN.margin:g} normalised Elo": {"normalised": -DESIGN.margin},
+    f"−{GATE_DESIGN.margin:g} normalised Elo": {"normalised": -GATE_DESIGN.margin},
     "−40 Elo": {"elo": -40.0},
 }
-EQUAL, WORSE, FOUND = TRUTHS
+EQUAL, WORSE_BY_MARGIN, WORSE_BY_40 = TRUTHS
 ERROR, ALARM, POWER = 0.06, 0.05, 0.95  # what must hold of a case
 
 
-def mean_score(case: Case, drift: float) -> float:
+def mean_score(case: GateCase, drift: float) -> float:
     """Of one vote, over everything."""
     spread = math.sqrt(case.taste**2 + case.appeal**2 + case.luck**2 + BIAS**2)
-    return case.ties / 2 + (1 - case.ties) * float(expit(drift + spread * NODES) @ WEIGHTS)
+    return case.ties / 2 + (1 - case.ties) * float(expit(drift + spread * NODES) @ NODE_WEIGHTS)
 
 
-def deviation(case: Case, drift: float) -> float:
+def deviation(case: GateCase, drift: float) -> float:
     """Standard deviation of a block's score from 0 to 1: two voters, one pair of clips."""
     mean = mean_score(case, drift)
     vote = mean - case.ties / 4 - mean**2  # a win is 1 squared, a tie 1/2 squared
     shared = math.sqrt(case.appeal**2 + case.luck**2)
     own = math.sqrt(case.taste**2 + BIAS**2)
-    given = expit(drift + shared * NODES[:, None] + own * NODES) @ WEIGHTS
-    between = (1 - case.ties) ** 2 * float(given**2 @ WEIGHTS - (given @ WEIGHTS) ** 2)
+    given = expit(drift + shared * NODES[:, None] + own * NODES) @ NODE_WEIGHTS
+    between = (1 - case.ties) ** 2 * float(given**2 @ NODE_WEIGHTS - (given @ NODE_WEIGHTS) ** 2)
     return math.sqrt((vote + between) / 2)
 
 
-def drift_for(case: Case, *, normalised: float | None = None, elo: float | None = None) -> float:
+def drift_for(
+    case: GateCase, *, normalised: float | None = None, elo: float | None = None
+) -> float:
     """The candidate's advantage in logits that makes this true difference."""
 
     def beyond(drift: float) -> float:
         score = mean_score(case, drift)
         if elo is not None:
-            return float(elo_of_score(score)) - elo
+            return elo_of_score(score) - elo
         assert normalised is not None
         effect = (score - 0.5) / deviation(case, drift)
-        return effect * NORMALISED_ELO / math.sqrt(2) - normalised
+        return normalised_elo(effect) - normalised
 
     return float(brentq(beyond, -2.0, 2.0))
 
 
-def simulate(case: Case, drift: float, blocks: int, rng: np.random.Generator) -> tuple:
-    """Blocks, and the points of their two votes, shape (n, 2), 0 to 2 halves.
+def simulate_blocks(case: GateCase, drift: float, blocks: int, rng: np.random.Generator) -> tuple:
+    """Blocks, and the points of their two votes, shape (n, 2), 0 to 2 half points.
 
     All pairs of clips are judged once before any is judged again: at first in the order of the
     prompts, slot after slot, then in any order.
@@ -146,7 +148,7 @@ def simulate(case: Case, drift: float, blocks: int, rng: np.random.Generator) ->
     return Blocks(points.sum(axis=1), voter, prompt), points
 
 
-def voters(case: Case, blocks: int, rng: np.random.Generator) -> IntArray:
+def voters(case: GateCase, blocks: int, rng: np.random.Generator) -> IntArray:
     """Two different voters for every block, shape (n, 2)."""
     if case.panel:
         keenness = rng.uniform(0.2, 1.8, case.panel)
@@ -164,7 +166,7 @@ def voters(case: Case, blocks: int, rng: np.random.Generator) -> IntArray:
 
 
 @dataclass(frozen=True)
-class Figures:
+class GateFigures:
     """One experiment, or the mean of many.
 
     Attributes
@@ -202,17 +204,19 @@ class Figures:
     effect: float
 
 
-def try_once(case: Case, drift: float, seed: np.random.SeedSequence) -> Figures:
-    blocks, points = simulate(case, drift, DESIGN.max_blocks, np.random.default_rng(seed))
-    found = assess(blocks, DESIGN)
+def try_case(case: GateCase, drift: float, seed: np.random.SeedSequence) -> GateFigures:
+    blocks, points = simulate_blocks(
+        case, drift, GATE_DESIGN.max_blocks, np.random.default_rng(seed)
+    )
+    found = sequential_test(blocks, GATE_DESIGN)
     n = found.decided_at or len(blocks)
-    ready = enough(blocks)
+    ready = enough_to_decide(blocks)
     ratio = first_side(found.llr, ready)
     vote = first_side(vote_ratio(points.ravel()), np.repeat(ready, 2))
     true = mean_score(case, drift)
     mean = blocks.score[:n].mean() / 4
-    reach = blocks.score[:n].std() / 4 * math.sqrt(found.design_effects[n - 1] / n) * 1.96
-    return Figures(
+    reach = blocks.score[:n].std() / 4 * math.sqrt(found.design_effects[n - 1] / n) * normal_reach()
+    return GateFigures(
         passed=found.verdict == "pass",
         regressed=found.verdict == "regressed",
         blocks=n,
@@ -232,21 +236,21 @@ def try_once(case: Case, drift: float, seed: np.random.SeedSequence) -> Figures:
 def vote_ratio(points: IntArray) -> FloatArray:
     """The log-likelihood ratio of single votes taken as independent, shape (2 n,)."""
     counts = np.cumsum(np.eye(5)[2 * points], axis=0)
-    return log_likelihood_ratio(counts, -DESIGN.margin / NORMALISED_ELO, 0.0)
+    return log_likelihood_ratio(counts, -GATE_DESIGN.margin / NORMALISED_ELO, 0.0)
 
 
 def first_side(llr: FloatArray, ready: BoolArray) -> int:
     """The bound that is passed first: 1 the upper one, -1 the lower one, 0 none."""
-    lower, upper = DESIGN.bounds
+    lower, upper = GATE_DESIGN.bounds
     beyond = np.flatnonzero(ready & ((llr <= lower) | (llr >= upper)))
     return int(np.sign(llr[beyond[0]])) if beyond.size else 0
 
 
-def mean_of(experiments: list[Figures]) -> Figures:
-    return Figures(*np.array([astuple(one) for one in experiments], dtype=float).mean(axis=0))
+def mean_of(experiments: list[GateFigures]) -> GateFigures:
+    return GateFigures(*np.array([astuple(one) for one in experiments], dtype=float).mean(axis=0))
 
 
-Results = dict[Case, dict[str, Figures]]
+Results = dict[GateCase, dict[str, GateFigures]]
 
 
 def tables(results: Results, sets: int) -> str:
@@ -256,9 +260,10 @@ def tables(results: Results, sets: int) -> str:
 def errors(results: Results, sets: int) -> str:
     """A line a case: how often each rule errs, and whether what must hold does."""
     lines = [
-        f"{sets:,} experiments for each case and true difference; margin {DESIGN.margin:g} "
-        f"normalised Elo, alpha and beta {DESIGN.alpha:g}, at most {2 * DESIGN.max_blocks:,} "
-        f"votes. A share of 5 % is known to {100 * math.sqrt(0.05 * 0.95 / sets):.1f} points, one "
+        f"{sets:,} experiments for each case and true difference; margin {GATE_DESIGN.margin:g} "
+        f"normalised Elo, alpha and beta {GATE_DESIGN.alpha:g}, at most "
+        f"{2 * GATE_DESIGN.max_blocks:,} votes. A share of 5 % is known to "
+        f"{100 * math.sqrt(0.05 * 0.95 / sets):.1f} points, one "
         "standard error.",
         "",
         "| case | ratio test passes one worse by the margin | ratio test regresses an equal one "
@@ -268,7 +273,7 @@ def errors(results: Results, sets: int) -> str:
         "| --- |" + 9 * " --- |",
     ]
     for case, of in results.items():
-        equal, worse, found = of[EQUAL], of[WORSE], of[FOUND]
+        equal, worse, found = of[EQUAL], of[WORSE_BY_MARGIN], of[WORSE_BY_40]
         missed = [
             name
             for name, holds in (
@@ -313,30 +318,19 @@ def course(results: Results) -> str:
     return "\n".join(lines)
 
 
-def around_markers(path: Path) -> tuple[str, str]:
-    """The text before and after what stands between the markers, or one sentence and the end."""
-    if not path.is_file():
-        sys.exit(f"{path} does not exist; name the file that has the two markers with --into.")
-    text = path.read_text()
-    before, begin, rest = text.partition(f"{BEGIN}\n")
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        sys.exit(f"{path} lacks the lines {BEGIN} and {END}, in this order; put them in.")
-    return before + begin, end + after
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "--sets", type=int, default=1000, help="experiments for each case and true difference"
     )
     parser.add_argument("--quick", action="store_true", help="10 experiments each: does it run")
-    parser.add_argument("--into", type=Path, default=DOCUMENT, help="the file with the markers")
+    parser.add_argument("--into", type=Path, default=METHODOLOGY, help="the file with the markers")
     arguments = parser.parse_args()
     sets = 10 if arguments.quick else arguments.sets
     if sets < 1:
         sys.exit(f"--sets is {sets}; it must be 1 or more.")
-    around_markers(arguments.into)  # says now, not at the end, that they are missing
+    # says now, not at the end, that they are missing
+    around_markers(arguments.into, *GATE_MARKERS)
     # One thread each: the processes already use every core. The children read it at their start.
     os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     context: Any = multiprocessing.get_context("spawn")
@@ -346,12 +340,12 @@ def main() -> None:
             begin = time.perf_counter()
             results[case] = {}
             for number, (truth, difference) in enumerate(TRUTHS.items()):
-                seeds = np.random.SeedSequence([SEED, place, number]).spawn(sets)
-                work = partial(try_once, case, drift_for(case, **difference))
+                seeds = np.random.SeedSequence([GATE_SEED, place, number]).spawn(sets)
+                work = partial(try_case, case, drift_for(case, **difference))
                 results[case][truth] = mean_of(list(pool.map(work, seeds, chunksize=10)))
             print(f"{case.name}: {time.perf_counter() - begin:.0f} s", flush=True)
     print(tables(results, sets))
-    before, after = around_markers(arguments.into)
+    before, after = around_markers(arguments.into, *GATE_MARKERS)
     arguments.into.write_text(f"{before}{tables(results, sets)}\n{after}")
 
 

@@ -19,16 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.markers import around_markers
 from bench.servers import own_servers
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "gpu.md"
-BEGIN, END = "<!-- table: written by bench.gpu -->", "<!-- end of table -->"
+GPU_MARKERS = "<!-- table: written by bench.gpu -->", "<!-- end of table -->"
 NO_GPU = 3
-TEXT = "a big red circle bounces by day"
+GPU_PROMPT = "a big red circle bounces by day"
 
 
 @dataclass(frozen=True)
-class Case:
+class GpuCase:
     """A version to measure, and what has to happen before it is rendered."""
 
     name: str
@@ -44,8 +45,8 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Row:
-    case: Case
+class GpuRow:
+    case: GpuCase
     steps: int
     first: float  # s, with loading
     render: float  # s, median of the rest
@@ -57,22 +58,23 @@ class Row:
 # --- what is measured ----------------------------------------------------------------------------
 
 
-def colt_cases() -> Iterator[Case]:
-    from generation.catalog import CATALOG, read_toml
+def colt_cases() -> Iterator[GpuCase]:
+    from generation.catalogue.entries import CATALOGUE, read_toml
 
-    for model in read_toml(CATALOG)["model"]:
+    for model in read_toml(CATALOGUE)["model"]:
         for version in model["version"]:
             if version["backend"] == "colt":
-                yield Case(
+                yield GpuCase(
                     version["name"], "colt", version["settings"], "t2v-audio", "1:1",
                     version["max_seconds"], version["width"], version["height"], version["fps"],
                 )  # fmt: skip
 
 
-def tiny_cases(home: Path) -> Iterator[Case]:
+def tiny_cases(home: Path) -> Iterator[GpuCase]:
     """A pipeline of each family, saved and loaded, of one second at 64x64."""
-    from generation.backends.diffusers import KINDS, digest_of
-    from tests.generation import tiny_pipelines as save
+    from generation.backends.diffusers.backend import PIPELINES
+    from generation.backends.diffusers.weights import digest_of
+    from tests.generation.backends import tiny_pipelines as save
     from tests.generation.tiny_clips import PLAIN_LTX2
 
     short, long = {"max_sequence_length": 32}, {"max_sequence_length": 1000}
@@ -91,11 +93,11 @@ def tiny_cases(home: Path) -> Iterator[Case]:
             "dtype": "float32", "offload": "none", "width": 64, "height": 64, "frames": 17,
             "fps": 16, "arguments": {"num_inference_steps": 4, **arguments},
         }  # fmt: skip
-        category = "t2v-audio" if KINDS[pipeline].sound else "t2v-silent"
-        yield Case(f"{pipeline}, tiny", "diffusers", settings, category, "1:1", 1.0, 64, 64, 16)
+        category = "t2v-audio" if PIPELINES[pipeline].sound else "t2v-silent"
+        yield GpuCase(f"{pipeline}, tiny", "diffusers", settings, category, "1:1", 1.0, 64, 64, 16)
 
 
-def real_cases() -> Iterator[Case]:
+def real_cases() -> Iterator[GpuCase]:
     """Published sizes. The digest is of no file: the pipeline is loaded before it is asked for."""
     sizes = {"width": 848, "height": 480, "dtype": "bfloat16", "offload": "none"}
     wan = {
@@ -113,7 +115,7 @@ def real_cases() -> Iterator[Case]:
         ("Wan 2.1 1.3B, random weights", wan, wan_1_3b),
         ("CogVideoX 2B, random weights", cog, cogvideox_2b),
     ):
-        yield Case(
+        yield GpuCase(
             name, "diffusers", settings, "t2v-silent", "16:9", 5.0, settings["width"],
             settings["height"], settings["fps"], lambda s=settings, b=build: hold(s, b),
         )  # fmt: skip
@@ -121,8 +123,8 @@ def real_cases() -> Iterator[Case]:
 
 def hold(settings: Mapping[str, Any], build: Callable[[str], Any]) -> None:
     """Put a pipeline that no file holds among those that are loaded."""
-    from generation.backends.diffusers import loaded_from
-    from generation.backends.warm import WARM
+    from generation.backends.diffusers.clip import loaded_from
+    from generation.rendering.model_cache import WARM
 
     WARM.model(loaded_from(settings), lambda: build("cuda"), size=lambda: 16 << 30, on_gpu=True)
 
@@ -138,7 +140,7 @@ def wan_1_3b(device: str) -> Any:
     )
     from transformers import UMT5Config, UMT5EncoderModel
 
-    from tests.generation.tiny_pipelines import byte_tokenizer
+    from tests.generation.backends.tiny_pipelines import byte_tokenizer
 
     text = {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
     with made_on(device):
@@ -164,7 +166,7 @@ def cogvideox_2b(device: str) -> Any:
     )
     from transformers import T5Config, T5EncoderModel
 
-    from tests.generation.tiny_pipelines import byte_tokenizer
+    from tests.generation.backends.tiny_pipelines import byte_tokenizer
 
     text = {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
     gelu = {"feed_forward_proj": "gated-gelu"}
@@ -196,10 +198,12 @@ def made_on(device: str) -> Iterator[None]:
 # --- measuring -----------------------------------------------------------------------------------
 
 
-def measure(case: Case, number: int, clips: int) -> Row:
+def measure(case: GpuCase, number: int, clips: int) -> GpuRow:
     """One clip to load and to warm up, then as many as asked, as a worker makes them."""
     from generation.models import Clip, ClipState, Model, Prompt, Version
-    from generation.rendering import claim, render_claimed, seed_of
+    from generation.rendering.claims import claim_clip
+    from generation.rendering.queue import seed_of
+    from generation.rendering.render import render_claimed
 
     case.prepare()
     model, _ = Model.objects.get_or_create(
@@ -211,7 +215,7 @@ def measure(case: Case, number: int, clips: int) -> Row:
         height=case.height, fps=case.fps, min_seconds=case.seconds, max_seconds=case.seconds,
     )  # fmt: skip
     prompt = Prompt.objects.create(
-        key=f"bench-{number}", text=TEXT, sounds=["silent", "audio"], aspect=case.aspect,
+        key=f"bench-{number}", text=GPU_PROMPT, sounds=["silent", "audio"], aspect=case.aspect,
         seconds=case.seconds,
     )  # fmt: skip
     made = []
@@ -220,7 +224,7 @@ def measure(case: Case, number: int, clips: int) -> Row:
             version=version, prompt=prompt, category=case.category, seed_slot=slot,
             seed=seed_of(prompt, slot),
         )  # fmt: skip
-        claimed = claim("bench")
+        claimed = claim_clip("bench")
         if claimed is None or claimed.pk != clip.pk:
             raise SystemExit(f"{case.name}: another clip was claimed than the one just asked for.")
         render_claimed(claimed)
@@ -230,7 +234,7 @@ def measure(case: Case, number: int, clips: int) -> Row:
         made.append(clip)
     rest = made[1:]
     gpu = [clip.gpu_seconds for clip in rest if clip.gpu_seconds is not None]
-    return Row(
+    return GpuRow(
         case,
         steps=made[0].steps,
         first=made[0].render_seconds or 0.0,
@@ -241,7 +245,7 @@ def measure(case: Case, number: int, clips: int) -> Row:
     )
 
 
-def table(rows: list[Row]) -> str:
+def gpu_table(rows: list[GpuRow]) -> str:
     lines = [
         "| version | clip | steps | first clip, s | render, s | GPU, s | encode, s | peak, GB |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -258,15 +262,13 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def write_page(card: str, rows: list[Row], clips: int) -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    head, rest = page.split(BEGIN)
-    _, tail = rest.split(END)
+def write_page(card: str, rows: list[GpuRow], clips: int) -> None:
+    before, after = around_markers(PAGE, *GPU_MARKERS)
     said = f"Measured on: {card}. Medians of {clips} clips after a first one."
-    PAGE.write_text(f"{head}{BEGIN}\n\n{said}\n\n{table(rows)}\n\n{END}{tail}", encoding="utf-8")
+    PAGE.write_text(f"{before}\n{said}\n\n{gpu_table(rows)}\n\n{after}", encoding="utf-8")
 
 
-def run(home: Path, clips: int, cpu: bool) -> None:
+def bench_gpu(home: Path, clips: int, cpu: bool) -> None:
     import django
     from django.core.management import call_command
 
@@ -274,7 +276,7 @@ def run(home: Path, clips: int, cpu: bool) -> None:
     logging.getLogger("generation").setLevel(logging.WARNING)
     call_command("migrate", verbosity=0)
 
-    from generation.rendering import hardware
+    from generation.rendering.workers import hardware
 
     cases = list(tiny_cases(home))
     if not cpu:
@@ -284,7 +286,7 @@ def run(home: Path, clips: int, cpu: bool) -> None:
         print(f"{case.name} ...", flush=True)
         rows.append(measure(case, number, clips))
     card = hardware(gpu=not cpu)
-    print(f"\n{card}; medians of {clips} clips after a first one\n\n{table(rows)}")
+    print(f"\n{card}; medians of {clips} clips after a first one\n\n{gpu_table(rows)}")
     if not cpu:
         write_page(card, rows, clips)
         print(f"\nWritten to {PAGE}.")
@@ -307,7 +309,7 @@ def main() -> None:
         )
         raise SystemExit(NO_GPU)
     with own_servers(), tempfile.TemporaryDirectory(prefix="photofinish-gpu-") as folder:
-        run(Path(folder), options.clips, options.cpu)
+        bench_gpu(Path(folder), options.clips, options.cpu)
 
 
 if __name__ == "__main__":

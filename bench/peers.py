@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-REPLICATES = 1000
+PEER_REPLICATES = 1000
 ELO_PER_LOGIT = 400 / np.log(10)
 
 
 class Votes:
     def __init__(self, path: str) -> None:
         with np.load(path) as columns:
-            self.left, self.right = columns["left"], columns["right"]
-            self.outcome = columns["outcome"]  # 0 the left won, 1 the right, 2 a tie
-        self.n_versions = int(max(self.left.max(), self.right.max())) + 1
+            self.a, self.b = columns["a"], columns["b"]
+            self.outcome = columns["outcome"]  # 0 A won, 1 B, 2 a tie
+        self.n_versions = int(max(self.a.max(), self.b.max())) + 1
 
 
 def say(**found: Any) -> None:
@@ -33,10 +33,10 @@ def say(**found: Any) -> None:
 def numbers_of_replicates(full: bool) -> Iterator[int]:
     """Ever more, so that the time for all of them can be told from those that were finished."""
     count = 2
-    while count < REPLICATES and not full:
+    while count < PEER_REPLICATES and not full:
         yield count
         count *= 2
-    yield REPLICATES
+    yield PEER_REPLICATES
 
 
 def evalica_ratings(votes: Votes, _: bool) -> None:
@@ -74,13 +74,13 @@ def evalica_refits(votes: Votes, full: bool) -> None:
     for count in numbers_of_replicates(full):
         begin = time.perf_counter()
         n = votes.n_versions
-        cells = np.bincount((votes.left * n + votes.right) * 3 + votes.outcome, minlength=3 * n * n)
+        cells = np.bincount((votes.a * n + votes.b) * 3 + votes.outcome, minlength=3 * n * n)
         seen = np.flatnonzero(cells)
-        left, right = (seen // 3 // n).tolist(), (seen // 3 % n).tolist()
+        a, b = (seen // 3 // n).tolist(), (seen // 3 % n).tolist()
         winners = np.array([evalica.Winner.X, evalica.Winner.Y, evalica.Winner.Draw])
         won, share = winners[seen % 3].tolist(), cells[seen] / cells.sum()
         for drawn in rng.multinomial(cells.sum(), share, size=count).astype(float):
-            evalica.bradley_terry(left, right, won, weights=drawn, index=_index(votes))
+            evalica.bradley_terry(a, b, won, weights=drawn, index=_index(votes))
         say(replicates=count, seconds=time.perf_counter() - begin)
 
 
@@ -138,7 +138,7 @@ def _for_evalica(votes: Votes, chosen: np.ndarray) -> tuple[list[int], list[int]
 
     winners = [evalica.Winner.X, evalica.Winner.Y, evalica.Winner.Draw]
     won = [winners[code] for code in votes.outcome[chosen].tolist()]
-    return votes.left[chosen].tolist(), votes.right[chosen].tolist(), won
+    return votes.a[chosen].tolist(), votes.b[chosen].tolist(), won
 
 
 def _for_arena_rank(votes: Votes) -> Any:
@@ -146,11 +146,11 @@ def _for_arena_rank(votes: Votes) -> Any:
     from arena_rank.utils.data_utils import PairDataset
 
     winner = np.array(["model_a", "model_b", "tie"])[votes.outcome]
-    frame = pd.DataFrame({"model_a": votes.left, "model_b": votes.right, "winner": winner})
+    frame = pd.DataFrame({"model_a": votes.a, "model_b": votes.b, "winner": winner})
     return PairDataset.from_pandas(frame)
 
 
-TASKS: dict[str, Callable[[Votes, bool], None]] = {
+PEER_TASKS: dict[str, Callable[[Votes, bool], None]] = {
     "evalica-ratings": evalica_ratings,
     "evalica-bootstrap": evalica_bootstrap,
     "evalica-refits": evalica_refits,
@@ -164,7 +164,7 @@ def main() -> None:
     if task == "plot":
         plot(path)
     else:
-        TASKS[task](Votes(path), rest == ["full"])
+        PEER_TASKS[task](Votes(path), rest == ["full"])
 
 
 if __name__ == "__main__":

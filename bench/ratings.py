@@ -34,16 +34,17 @@ import numpy as np
 from scipy.special import expit
 
 from bench.servers import own_servers
+from ratings.elo_scale import ELO_PER_LOGIT, MEAN_ELO
 from ratings.stats.bootstrap import rating_interval, two_way_bootstrap, vote_bootstrap
-from ratings.stats.bradley_terry import ELO_PER_LOGIT, MEAN_ELO, fit
+from ratings.stats.bradley_terry import fit
 from ratings.stats.comparisons import Comparisons, Outcome
 
-SEED = 20_261_122
-VERSIONS, PROMPTS, VOTES_EACH = 100, 500, 20
-SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
+RATINGS_SEED = 20_261_122
+VERSION_COUNT, PROMPT_COUNT, VOTES_EACH = 100, 500, 20
+VOTE_COUNTS = (10_000, 100_000, 1_000_000, 10_000_000)
 MILLION = 1_000_000
-REPLICATES = 1000
-ROUNDS = 3
+BENCH_REPLICATES = 1000
+RUNS = 3
 PEER_SECONDS = 60
 NEW_VOTES = 1000
 AGREEMENT = 0.01  # Elo points
@@ -60,18 +61,18 @@ T = TypeVar("T")
 # --- votes ------------------------------------------------------------------------------------
 
 
-def save_votes(path: Path, size: int, versions: int = VERSIONS) -> None:
+def save_votes(path: Path, size: int, versions: int = VERSION_COUNT) -> None:
     """Draw votes from known strengths, a tenth of them ties, and save their columns."""
-    rng = np.random.default_rng([SEED, size])
+    rng = np.random.default_rng([RATINGS_SEED, size])
     strength = rng.normal(0.0, 150.0, versions) / ELO_PER_LOGIT
-    left = rng.integers(versions, size=size)
-    right = (left + rng.integers(1, versions, size=size)) % versions
-    left_wins = rng.random(size) < expit(strength[left] - strength[right])
-    outcome = np.where(left_wins, Outcome.LEFT, Outcome.RIGHT)
+    a = rng.integers(versions, size=size)
+    b = (a + rng.integers(1, versions, size=size)) % versions
+    a_wins = rng.random(size) < expit(strength[a] - strength[b])
+    outcome = np.where(a_wins, Outcome.A, Outcome.B)
     outcome[rng.random(size) < 0.1] = Outcome.TIE
     voter = rng.integers(max(1, size // VOTES_EACH), size=size)
-    prompt = rng.integers(PROMPTS, size=size)
-    np.savez(path, left=left, right=right, outcome=outcome, voter=voter, prompt=prompt)
+    prompt = rng.integers(PROMPT_COUNT, size=size)
+    np.savez(path, a=a, b=b, outcome=outcome, voter=voter, prompt=prompt)
 
 
 def columns_of(path: Path) -> dict[str, np.ndarray]:
@@ -79,8 +80,8 @@ def columns_of(path: Path) -> dict[str, np.ndarray]:
         return dict(columns)
 
 
-def votes_of(columns: dict[str, np.ndarray]) -> Comparisons:
-    return Comparisons(**columns, n_versions=int(columns["left"].max()) + 1)
+def comparisons_of(columns: dict[str, np.ndarray]) -> Comparisons:
+    return Comparisons(**columns, n_versions=int(columns["a"].max()) + 1)
 
 
 # --- what is measured, each in a fresh process --------------------------------------------------
@@ -108,25 +109,25 @@ class Refit(NamedTuple):
 
 
 def centred_ratings(path: Path, decided: bool) -> np.ndarray:
-    votes = votes_of(columns_of(path))
+    votes = comparisons_of(columns_of(path))
     if decided:
         votes = votes.select(votes.outcome != Outcome.TIE)
     return fit(votes, prior=math.inf).elo - MEAN_ELO
 
 
 def moved_by_prior(path: Path) -> float:
-    votes = votes_of(columns_of(path))
+    votes = comparisons_of(columns_of(path))
     return float(np.abs(fit(votes).elo - fit(votes, prior=math.inf).elo).max())
 
 
 def steps(path: Path) -> Steps:
-    votes = votes_of(columns_of(path))
+    votes = comparisons_of(columns_of(path))
     begin = time.perf_counter()
     counts = votes.collapse()
     collapsed = time.perf_counter()
     fit(counts)
     fitted = time.perf_counter()
-    vote_bootstrap(votes, rng=np.random.default_rng(SEED), replicates=REPLICATES)
+    vote_bootstrap(votes, rng=np.random.default_rng(RATINGS_SEED), replicates=BENCH_REPLICATES)
     end = time.perf_counter()
     return Steps(collapsed - begin, fitted - collapsed, end - fitted)
 
@@ -135,9 +136,11 @@ def headline(path: Path) -> Headline:
     """From the columns in memory to the interval."""
     columns = columns_of(path)
     begin = time.perf_counter()
-    votes = votes_of(columns)
+    votes = comparisons_of(columns)
     ratings = fit(votes)
-    draws = two_way_bootstrap(votes, rng=np.random.default_rng(SEED), replicates=REPLICATES)
+    draws = two_way_bootstrap(
+        votes, rng=np.random.default_rng(RATINGS_SEED), replicates=BENCH_REPLICATES
+    )
     rating_interval(ratings, draws)
     return Headline(time.perf_counter() - begin, peak_bytes())
 
@@ -162,21 +165,22 @@ def fresh(what: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 # --- PostgreSQL ---------------------------------------------------------------------------------
 
 # A voter's id follows from its number, so no join is needed to draw one.
-CAST = """
+INSERT_VOTES = """
 WITH drawn AS MATERIALIZED (
     SELECT md5('voter ' || floor(random() * {voters})::int)::uuid AS voter,
         floor(random() * {prompts})::int AS prompt, floor(random() * {versions})::int AS l,
         1 + floor(random() * ({versions} - 1))::int AS step, random() AS luck
     FROM generate_series(1, {count})
 ), pairs AS (SELECT *, (l + step) % {versions} AS r FROM drawn)
-INSERT INTO arena_vote (battle_id, voter_id, category, left_version_id, right_version_id,
-    prompt_id, choice, simulated, cast_at)
+INSERT INTO arena_vote (battle_id, voter_id, category, version_a_id, version_b_id,
+    prompt_id, choice, kind, simulated, cast_at)
 SELECT uuidv7(), voter, 't2v-silent', {first_version} + l, {first_version} + r,
     {first_prompt} + prompt, CASE WHEN luck < 0.1 THEN 'tie'
-    WHEN luck < 0.1 + 0.9 / (1 + exp((r - l) / 40.0)) THEN 'left' ELSE 'right' END, false, now()
+    WHEN luck < 0.1 + 0.9 / (1 + exp((r - l) / 40.0)) THEN 'a' ELSE 'b' END, 'arena',
+    false, now()
 FROM pairs
 """
-VOTERS = """
+INSERT_VOTERS = """
 INSERT INTO arena_voter (id, simulated, created_at)
 SELECT md5('voter ' || n)::uuid, false, now() FROM generate_series(0, {voters} - 1) n
 """
@@ -214,14 +218,14 @@ def _fill(size: int) -> None:
             model=model, slug=f"v{i}", name=f"V{i}", state="active", backend="scenes",
             categories=["t2v-silent"], **facts,
         )
-        for i in range(VERSIONS)
+        for i in range(VERSION_COUNT)
     )  # fmt: skip
     Prompt.objects.bulk_create(
         Prompt(key=f"p{i}", text=f"prompt {i}", sounds=["silent"], aspect="1:1", seconds=1)
-        for i in range(PROMPTS)
+        for i in range(PROMPT_COUNT)
     )
     with connection.cursor() as cursor:
-        cursor.execute(VOTERS.format(voters=size // VOTES_EACH))
+        cursor.execute(INSERT_VOTERS.format(voters=size // VOTES_EACH))
         cursor.execute(FOREIGN_KEYS)
         keys = cursor.fetchall()
         cursor.execute(INDEXES)
@@ -243,11 +247,11 @@ def _cast(count: int, voters: int) -> None:
 
     with connection.cursor() as cursor:
         cursor.execute(
-            CAST.format(
+            INSERT_VOTES.format(
                 count=count,
                 voters=voters,
-                prompts=PROMPTS,
-                versions=VERSIONS,
+                prompts=PROMPT_COUNT,
+                versions=VERSION_COUNT,
                 first_version=Version.objects.earliest("pk").pk,
                 first_prompt=Prompt.objects.earliest("pk").pk,
             )
@@ -255,8 +259,8 @@ def _cast(count: int, voters: int) -> None:
 
 
 def _timed_refits(size: int) -> Refit:
-    from generation.categories import Category
-    from ratings.leaderboards import refit
+    from generation.catalogue.categories import Category
+    from ratings.boards.refit import refit
 
     seconds = []
     for stored in (size, size + NEW_VOTES):
@@ -264,7 +268,7 @@ def _timed_refits(size: int) -> Refit:
         board = refit(Category.T2V_SILENT)
         seconds.append(time.perf_counter() - begin)
         known = board.standings.filter(low__isnull=False, high__isnull=False).count()
-        assert (board.votes, known) == (stored, VERSIONS)
+        assert (board.votes, known) == (stored, VERSION_COUNT)
         _cast(NEW_VOTES, voters=size // VOTES_EACH)
     return Refit(seconds[0], seconds[1], peak_bytes())
 
@@ -297,19 +301,19 @@ def peer(task: str, votes: Path, *, limit: float | None, full: bool = False) -> 
 def seconds_for_all(found: Sequence[dict[str, float]]) -> float:
     """Seconds for all replicates, on the line through the last two numbers that were finished."""
     *earlier, last = found
-    if last["replicates"] == REPLICATES:
+    if last["replicates"] == BENCH_REPLICATES:
         return last["seconds"]
     before = earlier[-1] if earlier else {"replicates": 0, "seconds": 0.0}
     each = (last["seconds"] - before["seconds"]) / (last["replicates"] - before["replicates"])
-    return last["seconds"] + each * (REPLICATES - last["replicates"])
+    return last["seconds"] + each * (BENCH_REPLICATES - last["replicates"])
 
 
 # --- the parts ----------------------------------------------------------------------------------
 
 
-def agreement(folder: Path, options: argparse.Namespace) -> None:
+def compare_ratings(folder: Path, options: argparse.Namespace) -> None:
     rows = []
-    for size, versions in ((2000, 20), (MILLION, VERSIONS)):
+    for size, versions in ((2000, 20), (MILLION, VERSION_COUNT)):
         path = folder / f"agreement-{size}.npz"
         fresh(save_votes, path, size, versions)
         ours = {decided: fresh(centred_ratings, path, decided) for decided in (False, True)}
@@ -331,8 +335,8 @@ def agreement(folder: Path, options: argparse.Namespace) -> None:
 
 def bootstraps(folder: Path, options: argparse.Namespace) -> None:
     path = million_votes(folder)
-    ours = statistics.median(fresh(steps, path).vote_bootstrap for _ in range(ROUNDS))
-    rows = [["Photofinish", REPLICATES, f"{ours:.2f}", f"{ours:.2f}", "1"]]
+    ours = statistics.median(fresh(steps, path).vote_bootstrap for _ in range(RUNS))
+    rows = [["Photofinish", BENCH_REPLICATES, f"{ours:.2f}", f"{ours:.2f}", "1"]]
     for task, what in {
         "evalica-refits": "evalica, refits of votes added up and reweighted",
         "evalica-bootstrap": "evalica.bootstrap, percentile",
@@ -350,14 +354,15 @@ def bootstraps(folder: Path, options: argparse.Namespace) -> None:
                 what,
                 last["replicates"],
                 f"{last['seconds']:.1f}",
-                f"{whole:,.1f}{' (line)' * (last['replicates'] < REPLICATES)}",
+                f"{whole:,.1f}{' (line)' * (last['replicates'] < BENCH_REPLICATES)}",
                 f"{whole / ours:,.0f}",
             ]
         )
     show(
-        f"ii. {REPLICATES:,} vote-bootstrap replicates, {VERSIONS} versions, {MILLION:,} votes: "
-        f"{ours:.2f} s, target {VOTE_BOOTSTRAP_SECONDS} s {verdict(ours, VOTE_BOOTSTRAP_SECONDS)}",
-        ["", "replicates run", "seconds", f"seconds for {REPLICATES:,}", "times ours"],
+        f"ii. {BENCH_REPLICATES:,} vote-bootstrap replicates, {VERSION_COUNT} versions, "
+        f"{MILLION:,} votes: {ours:.2f} s, target {VOTE_BOOTSTRAP_SECONDS} s "
+        f"{verdict(ours, VOTE_BOOTSTRAP_SECONDS)}",
+        ["", "replicates run", "seconds", f"seconds for {BENCH_REPLICATES:,}", "times ours"],
         rows,
     )
     print(
@@ -366,12 +371,13 @@ def bootstraps(folder: Path, options: argparse.Namespace) -> None:
 
 
 def headline_interval(folder: Path, options: argparse.Namespace) -> None:
-    runs = [fresh(headline, million_votes(folder)) for _ in range(ROUNDS)]
+    runs = [fresh(headline, million_votes(folder)) for _ in range(RUNS)]
     seconds = statistics.median(run.seconds for run in runs)
     most = max(run.bytes for run in runs)
     show(
         f"iii. The headline interval: {MILLION:,} votes, {MILLION // VOTES_EACH:,} voters, "
-        f"{PROMPTS} prompts, {VERSIONS} versions, {REPLICATES:,} replicates of each kind",
+        f"{PROMPT_COUNT} prompts, {VERSION_COUNT} versions, "
+        f"{BENCH_REPLICATES:,} replicates of each kind",
         ["", "measured", "target", ""],
         [
             ["seconds", f"{seconds:.1f}", HEADLINE_SECONDS, verdict(seconds, HEADLINE_SECONDS)],
@@ -383,11 +389,11 @@ def headline_interval(folder: Path, options: argparse.Namespace) -> None:
 
 def growth(folder: Path, options: argparse.Namespace) -> None:
     measured: list[tuple[Steps, Headline]] = []
-    for size in SIZES:
+    for size in VOTE_COUNTS:
         path = folder / f"growth-{size}.npz"
         fresh(save_votes, path, size)
-        step_runs = [fresh(steps, path) for _ in range(ROUNDS)]
-        runs = [fresh(headline, path) for _ in range(ROUNDS)]
+        step_runs = [fresh(steps, path) for _ in range(RUNS)]
+        runs = [fresh(headline, path) for _ in range(RUNS)]
         median = Steps(*(statistics.median(column) for column in zip(*step_runs, strict=True)))
         seconds = statistics.median(run.seconds for run in runs)
         measured.append((median, Headline(seconds, max(run.bytes for run in runs))))
@@ -396,35 +402,36 @@ def growth(folder: Path, options: argparse.Namespace) -> None:
     rows = [
         [f"{size:,}", *(f"{s:.3f} s" for s in of_steps), f"{head.seconds:.2f} s",
          f"{head.bytes / 1e9:.2f} GB"]
-        for size, (of_steps, head) in zip(SIZES, measured, strict=True)
+        for size, (of_steps, head) in zip(VOTE_COUNTS, measured, strict=True)
     ]  # fmt: skip
     show("iv. Time against the number of votes", header, rows)
     curves = {name: [getattr(s, name) for s, _ in measured] for name in Steps._fields}
     curves["headline interval"] = [head.seconds for _, head in measured]
     data = {
-        "sizes": SIZES,
+        "sizes": VOTE_COUNTS,
         "seconds": {name.replace("_", " "): values for name, values in curves.items()},
     }
     plot = options.docs / "ratings-speed.svg"
     command = [str(PEERS), str(ROOT / "bench" / "peers.py"), "plot", str(plot)]
     subprocess.run(command, input=json.dumps(data), text=True, check=True)
     (options.docs / "ratings-speed.md").write_text(SPEED_PAGE.format(
-        versions=VERSIONS, prompts=PROMPTS, votes_each=VOTES_EACH, replicates=REPLICATES,
-        rounds=ROUNDS, cores=cores(), date=datetime.date.today().isoformat(),
-        table=table(header, rows),
+        versions=VERSION_COUNT, prompts=PROMPT_COUNT, votes_each=VOTES_EACH,
+        replicates=BENCH_REPLICATES, rounds=RUNS, cores=cores(),
+        date=datetime.date.today().isoformat(),
+        table=markdown_table(header, rows),
     ))  # fmt: skip
 
 
 SPEED_PAGE = """\
 # How fast the ratings are
 
-Written by `make bench-ratings`. Votes are drawn from known strengths: {versions} versions,
-{prompts} prompts, {votes_each} votes of each voter on average. Collapsing adds the votes up per
-pair and outcome; the fit is one set of ratings; the vote bootstrap makes {replicates:,} of them
-from resampled votes; the headline interval is everything from the votes in memory to the interval
+Written by `make bench-ratings`. Votes are simulated from known strengths: {versions} versions,
+{prompts} prompts, and {votes_each} votes per voter on average. *Collapse* counts the votes per pair
+and outcome. *Fit* computes one set of ratings. The *vote bootstrap* computes {replicates:,} sets
+from resampled votes. The *headline interval* goes from the votes in memory to the interval
 that a leaderboard shows, with {replicates:,} resamplings of the voters and as many of the prompts.
-Each figure is the median of {rounds} runs, each in a process of its own; peak memory is that of
-the whole process. {cores} cores, {date}.
+Each number is the median of {rounds} runs, each in its own process. Peak memory is that of the
+whole process. {cores} cores, {date}.
 
 {table}
 
@@ -448,8 +455,8 @@ def refits(folder: Path, options: argparse.Namespace) -> None:
             ]
         )
     show(
-        f"v. Refit from PostgreSQL, intervals included: {VERSIONS} versions, {PROMPTS} prompts, "
-        f"{VOTES_EACH} votes of each voter",
+        f"v. Refit from PostgreSQL, intervals included: {VERSION_COUNT} versions, "
+        f"{PROMPT_COUNT} prompts, {VOTES_EACH} votes of each voter",
         ["votes stored", "first refit, s", f"refit after {NEW_VOTES:,} new votes, s", "target, s",
          "", "peak memory, GB"],
         rows,
@@ -457,7 +464,7 @@ def refits(folder: Path, options: argparse.Namespace) -> None:
 
 
 PARTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
-    "i": agreement,
+    "i": compare_ratings,
     "ii": bootstraps,
     "iii": headline_interval,
     "iv": growth,
@@ -482,10 +489,10 @@ def cores() -> int:
 
 
 def show(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    print(f"\n{title}\n\n{table(header, rows)}", flush=True)
+    print(f"\n{title}\n\n{markdown_table(header, rows)}", flush=True)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     cells = [list(map(str, row)) + [""] * (len(header) - len(row)) for row in [header, *rows]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from arena.localservers import SITE_ROLE, LocalServers
+from arena.local.servers import SITE_ROLE, LocalServers
 
 
 @contextmanager
@@ -14,13 +14,13 @@ def own_servers() -> Iterator[Path]:
     """Start the servers and point Django's environment at them; gives the folder of it all."""
     with tempfile.TemporaryDirectory(prefix="photofinish-bench-") as folder:
         home = Path(folder)
-        home.chmod(0o755)  # the servers do not run as root
+        home.chmod(0o755)  # root's servers run as another account
         (home / "media").mkdir()
         with LocalServers(home / "servers", durable=False) as servers:
             os.environ |= {
                 "DJANGO_SETTINGS_MODULE": "arena.settings",
-                "DATABASE_URL": servers.servers.owner_database_url,
-                "REDIS_URL": servers.servers.redis_url,
+                "DATABASE_URL": servers.owner_database_url,
+                "REDIS_URL": servers.redis_url,
                 "SITE_ROLE": SITE_ROLE,
                 "SECRET_KEY": "only for a bench",
                 "DEMO": "1",

@@ -7,17 +7,22 @@ first one.
 
 import statistics
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.servers import own_servers
 
-VERSIONS, PROMPTS, VOTERS = 20, 200, 2000
-SIZES = (10_000, 100_000, 1_000_000)
-ROUNDS = 25
+if TYPE_CHECKING:
+    from django.test import Client
 
-FILL = """
+    from arena.models import Panel
+
+NUMBERS = {"versions": 20, "prompts": 200, "voters": 2000}
+VOTES_STORED = (10_000, 100_000, 1_000_000)
+RUNS_OF_EACH = 25  # each figure is the median of so many
+
+MAKE_VOTERS = """
 INSERT INTO arena_voter (id, simulated, created_at)
 SELECT gen_random_uuid(), false, now() FROM generate_series(1, {voters});
 CREATE TEMP TABLE voters AS SELECT id, row_number() OVER () AS n FROM arena_voter;
@@ -26,62 +31,38 @@ CREATE TEMP TABLE clips AS SELECT id, version_id, prompt_id, row_number() OVER (
 FROM generation_clip;
 CREATE INDEX ON voters (n); CREATE INDEX ON clips (p, v); ANALYZE voters; ANALYZE clips;
 """
-MORE = """
+CAST_VOTES = """
 WITH drawn AS (
     SELECT gen_random_uuid() AS battle, 1 + floor(random() * {voters})::int AS n,
         1 + floor(random() * {prompts})::int AS p, 1 + floor(random() * {versions})::int AS a,
         1 + floor(random() * ({versions} - 1))::int AS step, random() AS luck
     FROM generate_series(1, {count})
 ), pairs AS (
-    SELECT drawn.*, l.id AS left_id, r.id AS right_id, l.version_id AS lv, r.version_id AS rv,
+    SELECT drawn.*, l.id AS clip_a_id, r.id AS clip_b_id, l.version_id AS lv, r.version_id AS rv,
         l.prompt_id, voters.id AS voter
     FROM drawn JOIN voters USING (n) JOIN clips l ON l.p = drawn.p AND l.v = drawn.a
     JOIN clips r ON r.p = drawn.p AND r.v = 1 + (drawn.a - 1 + drawn.step) % {versions}
 ), battles AS (
-    INSERT INTO arena_battle (id, voter_id, stream, category, prompt_id, left_id, right_id,
+    INSERT INTO arena_battle (id, voter_id, stream, category, prompt_id, clip_a_id, clip_b_id,
         draw_probability, kind, created_at, expires_at)
-    SELECT battle, voter, 'mixed', 't2v-silent', prompt_id, left_id, right_id, 0.01, 'arena',
+    SELECT battle, voter, 'mixed', 't2v-silent', prompt_id, clip_a_id, clip_b_id, 0.01, 'arena',
         now() - interval '2 days', now() - interval '1 day' FROM pairs
 )
-INSERT INTO arena_vote (battle_id, voter_id, category, left_version_id, right_version_id,
+INSERT INTO arena_vote (battle_id, voter_id, category, version_a_id, version_b_id,
     prompt_id, choice, kind, simulated, cast_at)
 SELECT battle, voter, 't2v-silent', lv, rv, prompt_id,
     CASE WHEN luck < 0.1 THEN 'tie' WHEN luck < 0.1 + 0.9 / (1 + exp((rv - lv) / 5.0))
-    THEN 'left' ELSE 'right' END, 'arena', false, now() FROM pairs
+    THEN 'a' ELSE 'b' END, 'arena', false, now() FROM pairs
 """
 
 
-def median_ms(what: Callable[[], object]) -> float:
-    times = []
-    for _ in range(ROUNDS):
-        begin = time.perf_counter()
-        what()
-        times.append((time.perf_counter() - begin) * 1000)
-    return statistics.median(times)
-
-
-def run(home: Path) -> None:
-    import django
-    from django.core.management import call_command
-
-    django.setup()
-    call_command("migrate", verbosity=0)
-
-    import json
-    import re
-
-    from django.db import connection
-    from django.test import Client
-    from django.test.utils import CaptureQueriesContext, setup_test_environment
-
-    from arena.experiments import Proposal, start
-    from arena.identity import COOKIE, cookie_value
-    from arena.models import Panel, Seat, Vote, Voter
-    from generation.categories import Category
+def fill_site(home: Path) -> "Panel":
+    """Versions, prompts, clips, voters, and an experiment of the panel that is given back."""
+    from arena.experiments.proposal import Proposal
+    from arena.experiments.start import start
+    from arena.models import Panel
     from generation.models import Clip, Model, Prompt, PromptSet, PromptSetEntry, Version
-    from ratings.leaderboards import refit
 
-    setup_test_environment()
     for name in ("r.mp4", "p.jpg"):
         (home / "media" / name).write_bytes(b"x")
     model = Model.objects.create(slug="m", name="M", lab="L", weights="open")
@@ -91,11 +72,11 @@ def run(home: Path) -> None:
             model=model, slug=f"v{i}", name=f"V{i}", state="active", backend="scenes",
             categories=["t2v-silent"], **facts,
         )
-        for i in range(VERSIONS)
+        for i in range(NUMBERS["versions"])
     )  # fmt: skip
     prompts = Prompt.objects.bulk_create(
         Prompt(key=f"p{i}", text=f"prompt {i}", sounds=["silent"], aspect="1:1", seconds=1)
-        for i in range(PROMPTS)
+        for i in range(NUMBERS["prompts"])
     )
     Clip.objects.bulk_create(
         Clip(
@@ -116,77 +97,133 @@ def run(home: Path) -> None:
             prompt_set=every, max_votes=3000, panels=(panel,),
         )
     )  # fmt: skip
-    numbers = {"voters": VOTERS, "prompts": PROMPTS, "versions": VERSIONS}
+    execute(*MAKE_VOTERS.split(";"))
+    return panel
+
+
+def execute(*statements: str) -> None:
+    from django.db import connection
+
     with connection.cursor() as cursor:
-        for statement in FILL.format(**numbers).split(";"):
-            if statement.strip():
-                cursor.execute(statement)
+        for statement in filter(str.strip, statements):
+            cursor.execute(statement.format(**NUMBERS))
 
-    def old_hand() -> Client:
-        """The voter with the most votes, for whom everything is slowest, with a panel's seat."""
-        busiest = "SELECT voter_id FROM arena_vote GROUP BY 1 ORDER BY count(*) DESC LIMIT 1"
-        with connection.cursor() as cursor:
-            cursor.execute(busiest)
-            voter = Voter.objects.get(pk=cursor.fetchone()[0])
-        Seat.objects.get_or_create(voter=voter, panel=panel, defaults={"token": str(voter.pk)})
-        client = Client(headers={"accept": "application/json"})
-        client.cookies[COOKIE] = cookie_value(voter)
-        return client
 
-    data = re.compile(r'battle-data" type="application/json">(.*?)</script>', re.S)
-    first: dict[str, float] = {}
-    print(f"{VERSIONS} versions, {PROMPTS} prompts, {VOTERS} voters; medians of {ROUNDS}, in ms")
-    for size in SIZES:
-        with connection.cursor() as cursor:
-            cursor.execute(MORE.format(count=size - Vote.objects.count(), **numbers))
-            cursor.execute("VACUUM ANALYZE")
-        client = old_hand()
-        battle: dict[str, str] = {}
+def cast_votes_up_to(size: int) -> None:
+    from arena.models import Vote
 
-        def pair(
-            path: str = "/vote/", client: Client = client, battle: dict[str, str] = battle
-        ) -> None:
-            page = client.get(path, headers={"accept": "text/html"})
-            found = data.search(page.text)
-            assert found is not None
-            battle.update(json.loads(found[1]))
+    execute(CAST_VOTES.replace("{count}", str(size - Vote.objects.count())), "VACUUM ANALYZE")
 
-        def vote(client: Client = client, battle: dict[str, str] = battle) -> None:
-            answer = client.post(battle["vote_url"], {"choice": "left"})
-            assert answer.status_code == 200, answer.text
 
-        def pair_and_vote(path: str = "/vote/") -> tuple[float, float]:
-            begin = time.perf_counter()
-            pair(path)
-            middle = time.perf_counter()
-            vote()
-            return (middle - begin) * 1000, (time.perf_counter() - middle) * 1000
+def busiest_voter(panel: "Panel") -> "Client":
+    """The voter with the most votes, for whom everything is slowest, as the panel's member."""
+    from django.db import connection
+    from django.test import Client
 
-        drawn = [pair_and_vote() for _ in range(ROUNDS)]
-        judged = [pair_and_vote("/vote/panel/") for _ in range(ROUNDS)]
-        refit(Category.T2V_SILENT)
-        with CaptureQueriesContext(connection) as queries:
-            pair()
-        with CaptureQueriesContext(connection) as vote_queries:
-            vote()
+    from arena.models import Member, Voter
+    from arena.voting.identity import COOKIE, cookie_value
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT voter_id FROM arena_vote GROUP BY 1 ORDER BY count(*) DESC LIMIT 1")
+        voter = Voter.objects.get(pk=cursor.fetchone()[0])
+    Member.objects.get_or_create(voter=voter, panel=panel, defaults={"token": str(voter.pk)})
+    client = Client(headers={"accept": "application/json"})
+    client.cookies[COOKIE] = cookie_value(voter)
+    return client
+
+
+def fetch_pair(client: "Client", stream: str) -> str:
+    """Ask for a new pair as the voting page does; gives the address to vote at."""
+    return str(client.post(f"/vote/{stream}/next/").json()["battle"]["vote_url"])
+
+
+def post_vote(client: "Client", address: str) -> None:
+    answer = client.post(address, {"choice": "a"})
+    assert answer.status_code == 200, answer.text
+
+
+# --- what is measured, in milliseconds -----------------------------------------------------------
+
+
+def milliseconds(what: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    what()
+    return (time.perf_counter() - begin) * 1000
+
+
+def measure_voting(client: "Client", stream: str) -> tuple[float, float]:
+    """A new pair, and the vote on it."""
+    pairs, votes = [], []
+    for _ in range(RUNS_OF_EACH):
         begin = time.perf_counter()
-        refit(Category.T2V_SILENT)
-        figures = {
-            f"new pair ({len(queries)} queries)": statistics.median(d[0] for d in drawn),
-            f"vote ({len(vote_queries)} queries)": statistics.median(d[1] for d in drawn),
-            "a panel's new pair": statistics.median(d[0] for d in judged),
-            "a panel's vote": statistics.median(d[1] for d in judged),
-            "leaderboard": median_ms(partial(client.get, "/leaderboards/t2v-silent/")),
-            "refit": (time.perf_counter() - begin) * 1000,
-        }
-        for name, ms in figures.items():
+        address = fetch_pair(client, stream)
+        pairs.append((time.perf_counter() - begin) * 1000)
+        votes.append(milliseconds(lambda at=address: post_vote(client, at)))  # type: ignore[misc]
+    return statistics.median(pairs), statistics.median(votes)
+
+
+def count_queries(client: "Client") -> tuple[int, int]:
+    """Of a new pair, and of the vote on it."""
+    from django.db import connection
+    from django.test.utils import CaptureQueriesContext
+
+    with CaptureQueriesContext(connection) as of_pair:
+        address = fetch_pair(client, "mixed")
+    with CaptureQueriesContext(connection) as of_vote:
+        post_vote(client, address)
+    return len(of_pair), len(of_vote)
+
+
+def measure_refit() -> float:
+    """With a few new votes: the copy of the ledger is there already."""
+    from generation.catalogue.categories import Category
+    from ratings.boards.refit import refit
+
+    return milliseconds(lambda: refit(Category.T2V_SILENT))
+
+
+def measure_leaderboard(client: "Client") -> float:
+    return statistics.median(
+        milliseconds(lambda: client.get("/leaderboards/t2v-silent/")) for _ in range(RUNS_OF_EACH)
+    )
+
+
+def measure_site(client: "Client") -> Iterator[tuple[str, float]]:
+    pair, vote = measure_voting(client, "mixed")
+    panel_pair, panel_vote = measure_voting(client, "panel")
+    measure_refit()  # reads the votes that were cast by SQL
+    pair_queries, vote_queries = count_queries(client)
+    yield f"new pair ({pair_queries} queries)", pair
+    yield f"vote ({vote_queries} queries)", vote
+    yield "a panel's new pair", panel_pair
+    yield "a panel's vote", panel_vote
+    refit = measure_refit()
+    yield "leaderboard", measure_leaderboard(client)
+    yield "refit", refit
+
+
+def bench_site(home: Path) -> None:
+    import django
+    from django.core.management import call_command
+    from django.test.utils import setup_test_environment
+
+    django.setup()
+    call_command("migrate", verbosity=0)
+    setup_test_environment()
+    panel = fill_site(home)
+    print(", ".join(f"{n} {name}" for name, n in NUMBERS.items()), end="; ")
+    print(f"medians of {RUNS_OF_EACH}, in ms")
+    first: dict[str, float] = {}
+    for size in VOTES_STORED:
+        cast_votes_up_to(size)
+        for name, ms in measure_site(busiest_voter(panel)):
             first.setdefault(name, ms)
             print(f"{size:>9} votes  {name:<24} {ms:8.1f}  x{ms / first[name]:.2f}", flush=True)
 
 
 def main() -> None:
     with own_servers() as home:
-        run(home)
+        bench_site(home)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 from django.http import HttpRequest
 
-from generation.admin import ReadOnlyAdmin, ReadOnlyInline
+from generation.admin.base import ReadOnlyAdmin, ReadOnlyInline
 from ratings.models import ApiToken, Delivery, Leaderboard, Standing
 
 
@@ -26,7 +26,7 @@ class StandingInline(ReadOnlyInline):
     def elo(self, standing: Standing) -> str:
         return "not comparable yet" if standing.rating is None else points(standing.rating)
 
-    @admin.display(description="95 % interval")
+    @admin.display(description="95% interval")
     def interval(self, standing: Standing) -> str:
         return f"{points(standing.low)} … {points(standing.high)}"
 
@@ -69,14 +69,18 @@ class LeaderboardAdmin(ReadOnlyAdmin):
 
 @admin.register(ApiToken)
 class ApiTokenAdmin(ReadOnlyAdmin):
-    list_display = ("name", "created_at", "used_at", "revoked")
+    list_display = ("name", "opens", "state", "created_at", "expires_at", "used_at")
     list_filter = ("revoked",)
     actions = ("revoke",)
+
+    @admin.display(description="scopes")
+    def opens(self, token: ApiToken) -> str:
+        return ", ".join(token.scopes)
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("ratings.change_apitoken")
 
-    @admin.action(description="Revoke: not good any more, for ever", permissions=["revoke"])
+    @admin.action(description="Revoke permanently", permissions=["revoke"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
         count = queryset.filter(revoked=False).update(revoked=True)
         self.message_user(request, f"{count} revoked.", messages.SUCCESS)
@@ -84,9 +88,9 @@ class ApiTokenAdmin(ReadOnlyAdmin):
 
 @admin.register(Delivery)
 class DeliveryAdmin(ReadOnlyAdmin):
-    list_display = ("experiment", "verdict", "attempts", "due_at", "delivered_at", "error")
+    list_display = ("experiment", "verdict", "attempts", "next_try_at", "delivered_at", "error")
     list_select_related = ("assessment__experiment",)
-    ordering = (F("due_at").asc(nulls_last=True), "-delivered_at")
+    ordering = (F("next_try_at").asc(nulls_last=True), "-delivered_at")
     readonly_fields = ("id",)
     actions = ("send_again",)
 
@@ -99,10 +103,10 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="verdict")
     def verdict(self, delivery: Delivery) -> str:
-        return delivery.assessment.verdict or "taken back"
+        return delivery.assessment.verdict or "withdrawn"
 
-    @admin.action(description="Send now, from the first attempt on", permissions=["send"])
+    @admin.action(description="Send now (restart the attempts)", permissions=["send"])
     def send_again(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
         waiting = queryset.filter(delivered_at=None)
-        count = waiting.update(due_at=Now(), attempts=0)
+        count = waiting.update(next_try_at=Now(), attempts=0)
         self.message_user(request, f"{count} will be sent within seconds.", messages.SUCCESS)

@@ -2,37 +2,39 @@
 
 import logging
 from collections.abc import Callable
-from datetime import timedelta
-from typing import Any
 
 from celery import shared_task
-from django.db.models import Max, QuerySet
-from django.db.models.functions import TruncDate
-from django.utils import timezone
+from celery.exceptions import SoftTimeLimitExceeded
 
-from generation.categories import Category
-from ratings.experiments import assess_if_behind, changed_experiments
-from ratings.leaderboards import refit_if_behind
-from ratings.models import Leaderboard, Robustness
-from ratings.robustness import scrutinise_if_due
-from ratings.webhooks import SECONDS_AT_MOST, send_due
+from arena.models import Experiment
+from generation.catalogue.categories import Category
+from generation.messages import limited_to
+from ratings.boards.refit import refit_if_behind
+from ratings.boards.thin import delete_old_snapshots
+from ratings.experiments.assessment import assess, assess_if_behind, changed_experiments
+from ratings.experiments.planning import compute_waiting_plans
+from ratings.experiments.plans import delete_old_plans
+from ratings.pipeline.webhooks import send_due
+from ratings.robustness.report import write_report_if_due
 
 log = logging.getLogger(__name__)
 
-KEEP_ALL_FOR = timedelta(days=1)
+# A verdict that a pipeline waits for stands behind nothing longer than this.
+CONTROL_SECONDS_AT_MOST = 120
+BOARDS_SECONDS_AT_MOST = 3600  # of all categories, with millions of votes
 
 
-@shared_task
+@shared_task(**limited_to(BOARDS_SECONDS_AT_MOST))
 def refit_changed() -> list[str]:
     """Refit what has new votes or exclusions; returns the categories."""
     return _each_category(refit_if_behind)
 
 
-@shared_task
-def scrutinise_changed() -> list[str]:
-    """Make slices and robustness findings anew where the ledger has changed enough; returns the
+@shared_task(**limited_to(BOARDS_SECONDS_AT_MOST))
+def write_robustness_reports() -> list[str]:
+    """Write robustness reports, with slices, where the ledger has changed enough; returns the
     categories."""
-    return _each_category(scrutinise_if_due)
+    return _each_category(write_report_if_due)
 
 
 def _each_category(make: Callable[[Category], object | None]) -> list[str]:
@@ -42,18 +44,20 @@ def _each_category(make: Callable[[Category], object | None]) -> list[str]:
         try:
             if make(category) is not None:
                 done.append(category.value)
+        except SoftTimeLimitExceeded:
+            raise
         except Exception:
             log.exception("%s could not be rated", category)
     return done
 
 
-@shared_task(soft_time_limit=SECONDS_AT_MOST)
+@shared_task(**limited_to(CONTROL_SECONDS_AT_MOST))
 def send_verdicts() -> int:
     """Send the verdicts that are due to the experiments' webhooks; returns how many arrived."""
     return send_due()
 
 
-@shared_task
+@shared_task(**limited_to(CONTROL_SECONDS_AT_MOST))
 def assess_changed() -> list[str]:
     """Judge the experiments that have new votes, exclusions or defects; returns their ids."""
     done = []
@@ -61,23 +65,32 @@ def assess_changed() -> list[str]:
         try:
             if assess_if_behind(experiment) is not None:
                 done.append(str(experiment.pk))
+        except SoftTimeLimitExceeded:
+            raise
         except Exception:
             log.exception("The experiment %s could not be judged", experiment.pk)
     return done
 
 
-@shared_task
+@shared_task(**limited_to(CONTROL_SECONDS_AT_MOST))
+def assess_experiment(experiment_id: str) -> None:
+    """Judge one experiment at once, a cancelled one too: somebody excluded a voter on its page."""
+    assess(Experiment.objects.get(pk=experiment_id))
+
+
+@shared_task(**limited_to(CONTROL_SECONDS_AT_MOST))
+def compute_plans() -> int:
+    """Compute the plans that pages and the API wait for; returns how many."""
+    return compute_waiting_plans()
+
+
+@shared_task(**limited_to(60))
+def sweep_plans() -> int:
+    """Delete old plans; returns how many."""
+    return delete_old_plans()
+
+
+@shared_task(**limited_to(300))
 def thin_leaderboards() -> int:
-    """Of snapshots and findings older than a day keep the last of each day; any leaderboard can be
-    computed again. Returns how many went."""
-    return _thin(Leaderboard.objects.all(), "category", "slice") + _thin(
-        Robustness.objects.all(), "category"
-    )
-
-
-def _thin(made: QuerySet[Any], *of: str) -> int:
-    last_of_day = (
-        made.values(*of, day=TruncDate("created_at")).annotate(last=Max("pk")).values("last")
-    )
-    old = made.filter(created_at__lt=timezone.now() - KEEP_ALL_FOR)
-    return old.exclude(pk__in=last_of_day).delete()[1].get(made.model._meta.label, 0)
+    """Delete old leaderboards and robustness reports; returns how many went."""
+    return delete_old_snapshots()

@@ -3,8 +3,9 @@
 from django.contrib import admin
 from django.urls import path
 
-from ratings import experiment_pages, views
-from ratings.api import api
+from ratings.boards import views
+from ratings.experiments import views as experiment_pages
+from ratings.pipeline.api import api
 
 staff = admin.site.admin_view  # leads to the login
 
@@ -35,7 +36,7 @@ urlpatterns = [
     ),
     path(
         "experiments/<uuid:experiment_id>/cancel/",
-        staff(experiment_pages.cancel_experiment),
+        staff(experiment_pages.cancel_from_page),
         name="cancel_experiment",
     ),
     path(

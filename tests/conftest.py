@@ -1,33 +1,42 @@
 """What many tests need: a small catalogue, prompts, ready clips, voters."""
 
-import tempfile
+import json
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
 from django.db.backends.signals import connection_created
+from django.db.models.functions import Now
 from django.test import Client
 from xdist.scheduler import LoadFileScheduling
 
-from arena.identity import COOKIE, cookie_value
 from arena.models import Voter
-from generation.categories import Category
+from arena.voting.identity import COOKIE, cookie_value
+from generation.catalogue.categories import Category
+from generation.catalogue.prompts import load_prompt_set
+from generation.media import profile
 from generation.models import Clip, ClipState, Model, PromptSet, Version, VersionState
-from generation.prompts import load_prompt_set
-from generation.rendering import claim, queue_clips, render_claimed
-from tests.demo import RunningDemo, running_demo
+from generation.rendering.claims import claim_clip
+from generation.rendering.leases import release
+from generation.rendering.queue import queue_clips
+from generation.rendering.render import render_claimed
+from tests.servers import open_folder
+from tests.whole.demo import RunningDemo, running_demo
 
 SHARE_THE_DEMO = (
-    "tests/browser/test_walk.py",
-    "tests/faults/test_faults.py",
-    "tests/test_regression.py",
-    "tests/test_true_order.py",
+    "tests/whole/browser/test_walk.py",
+    "tests/whole/faults/test_faults.py",
+    "tests/whole/test_regression.py",
+    "tests/whole/test_true_order.py",
 )
 LONGEST = (
     *SHARE_THE_DEMO,
-    "tests/faults/test_kill_at_each_stage.py",
-    "tests/faults/test_worker.py",
+    "tests/whole/faults/test_kill_at_each_stage.py",
+    "tests/whole/faults/test_worker.py",
 )
 
 SCENES = """
@@ -88,15 +97,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, N
 
 @pytest.fixture(scope="session")
 def demo() -> Iterator[RunningDemo]:
-    """The whole product, started once for all tests that need it; one prompt per category.
-
-    Not under pytest's own folder: that one is closed again and again to all but its user, and
-    the servers do not run as root.
-    """
-    with tempfile.TemporaryDirectory(prefix="photofinish-demo-") as folder:
-        Path(folder).chmod(0o755)
-        with running_demo(Path(folder) / "home", prompts=1) as running:
-            yield running
+    """The whole product, started once for all tests that need it; one prompt per category."""
+    with open_folder() as folder, running_demo(folder / "home", prompts=1) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -153,22 +156,79 @@ def make_version(db) -> Callable[..., Version]:
 @pytest.fixture
 def two_versions(make_version: Callable[..., Version]) -> tuple[Version, Version]:
     return make_version("sharp"), make_version(
-        "tardy", settings={"size": 32, "fps": 8, "late": 0.2}
+        "tardy", settings={"size": 32, "fps": 8, "late": 0.05}
     )
 
 
+@dataclass(frozen=True)
+class MadeClip:
+    """A clip that was rendered and encoded once in this process, for all tests that ask for it."""
+
+    fields: dict[str, object]
+    files: dict[str, tuple[str, bytes]]  # of each field: the file's name and its bytes
+
+
+@pytest.fixture(scope="session")
+def made_clips() -> dict[tuple[object, ...], MadeClip]:
+    """By all that decides what a clip shows."""
+    return {}
+
+
 @pytest.fixture
-def render_all() -> Callable[..., list[Clip]]:
-    """Queue and render, in this process, everything that is missing in the categories."""
+def render_all(made_clips: dict[tuple[object, ...], MadeClip]) -> Callable[..., list[Clip]]:
+    """Queue and render, in this process, everything that is missing in the categories.
+
+    What another test had rendered is published with the same files: rows and files are real.
+    """
 
     def render(prompt_set: PromptSet, *categories: Category) -> list[Clip]:
         for category in categories or tuple(Category):
             queue_clips(category, prompt_set)
-        while clip := claim("test"):
+        while clip := claim_clip("test"):
+            key = _what_it_shows(clip)
+            if made := made_clips.get(key):
+                _publish_made(clip, made)
+                continue
             assert render_claimed(clip), Clip.objects.get(pk=clip.pk).error
+            clip.refresh_from_db()
+            if clip.state == ClipState.READY:
+                made_clips[key] = _made_of(clip)
         return list(Clip.objects.filter(state=ClipState.READY))
 
     return render
+
+
+FILES = ("master", "rendition", "poster")
+MEASURED = (
+    "rendition_sha256", "width", "height", "fps", "seconds", "off_format", "profile", "loudness",
+    "motion", "render_seconds", "encode_seconds", "hardware", "step", "steps",
+)  # fmt: skip
+
+
+def _what_it_shows(clip: Clip) -> tuple[object, ...]:
+    version, prompt = clip.version, clip.prompt
+    image = prompt.image and prompt.image.sha256
+    return (
+        version.backend, json.dumps(version.settings, sort_keys=True), prompt.text, prompt.aspect,
+        prompt.seconds, image, clip.category, clip.seed, repr(profile.PROFILE),
+    )  # fmt: skip
+
+
+def _made_of(clip: Clip) -> MadeClip:
+    files = {}
+    for field in FILES:
+        name = str(getattr(clip, field))
+        with default_storage.open(name) as file:
+            files[field] = PurePath(name).name, file.read()
+    return MadeClip({field: getattr(clip, field) for field in MEASURED}, files)
+
+
+def _publish_made(clip: Clip, made: MadeClip) -> None:
+    names = {
+        field: default_storage.save(f"clips/{clip.pk}/{clip.fence}/{name}", ContentFile(content))
+        for field, (name, content) in made.files.items()
+    }
+    assert release(clip, state=ClipState.READY, error="", ready_at=Now(), **made.fields, **names)
 
 
 @pytest.fixture

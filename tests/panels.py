@@ -7,13 +7,13 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.test import Client
 
-from arena.experiments import Proposal
-from arena.models import Battle, Panel, Seat
-from arena.panels import make_seats
-from generation.encoding import PROFILE
+from arena.experiments.panels import add_members
+from arena.experiments.proposal import Proposal
+from arena.models import Battle, Member, Panel
+from generation.media.profile import PROFILE
 from generation.models import Clip, ClipState, Prompt, PromptSet, PromptSetEntry, Version
-from generation.rendering import seed_of
-from tests.test_vote import JSON, battle_on
+from generation.rendering.queue import seed_of
+from tests.arena.voting.test_vote import JSON, battle_on
 
 PROMPTS, SLOTS = 4, 1
 
@@ -58,17 +58,17 @@ def stock(version: Version, prompt_set: PromptSet, category: str = "t2v-silent")
     )
 
 
-def make_panel(slug: str = "judges", quota: int = 100, seats: int = 0) -> Panel:
+def make_panel(slug: str = "judges", quota: int = 100, members: int = 0) -> Panel:
     panel = Panel.objects.create(slug=slug, name=slug.capitalize(), quota=quota)
-    make_seats(panel, seats)
+    add_members(panel, members)
     return panel
 
 
-def sit_down(seat: Seat) -> Client:
-    """A browser that opened the seat's link."""
+def sit_down(member: Member) -> Client:
+    """A browser that accepted the member's invitation."""
     client = Client()
-    assert client.get(f"/panel/{seat.token}/").status_code == 200
-    seat.refresh_from_db()
+    assert client.post(f"/panel/{member.token}/").status_code in (200, 303)
+    member.refresh_from_db()
     return client
 
 
@@ -100,7 +100,7 @@ def judge(
     shown = battle_on(client, path)
     if shown is None:
         return None
-    battle = Battle.objects.select_related("left__version", "right__version", "block").get(
+    battle = Battle.objects.select_related("clip_a__version", "clip_b__version", "block").get(
         pk=shown["id"]
     )
     answer = client.post(shown["vote_url"], {"choice": choose(battle)}, **JSON)  # type: ignore[arg-type]

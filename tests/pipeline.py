@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from django.utils import timezone
 
-from arena.experiments import start
-from arena.models import Battle, Choice, Experiment, Kind, Panel, Vote, Voter
+from arena.experiments.start import start
+from arena.models import Battle, BattleKind, Choice, Experiment, Panel, Vote, Voter
 from generation.models import PromptSet, Version
 from tests.panels import make_panel, make_prompt_set, propose, stock
 
@@ -59,25 +59,25 @@ def cast(experiment: Experiment, wins: float, blocks: int = 100, voters: int = 1
                     stream="panel",
                     category=experiment.category,
                     prompt=block.prompt,
-                    left=one,
-                    right=two,
+                    clip_a=one,
+                    clip_b=two,
                     draw_probability=1,
                     expires_at=timezone.now(),
-                    kind=Kind.EXPERIMENT,
+                    kind=BattleKind.EXPERIMENT,
                     experiment=experiment,
                     block=block,
                 )
             )
             won = rng.random() < wins
-            choices.append(Choice.LEFT if won == left else Choice.RIGHT)
+            choices.append(Choice.A if won == left else Choice.B)
     Battle.objects.bulk_create(battles)
     Vote.objects.bulk_create(
         Vote(
             battle=battle,
             voter=battle.voter,
             category=battle.category,
-            left_version=battle.left.version,
-            right_version=battle.right.version,
+            version_a=battle.clip_a.version,
+            version_b=battle.clip_b.version,
             prompt=battle.prompt,
             choice=choice,
             kind=battle.kind,

@@ -9,18 +9,26 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from arena.localservers import SITE_ROLE, LocalServers
+from arena.local.servers import SITE_ROLE, LocalServers
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """One that every account may enter, unlike pytest's own: root's servers run as another."""
+    with tempfile.TemporaryDirectory(prefix="photofinish-open-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def _home() -> Path:
-    """A folder that servers which do not run as root can enter, until the tests end."""
     home = Path(tempfile.mkdtemp(prefix="photofinish-test-"))
-    home.chmod(0o755)
+    home.chmod(0o755)  # root's servers run as another account
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     return home
 
@@ -28,10 +36,10 @@ def _home() -> Path:
 def _start(home: Path) -> None:
     servers = LocalServers(home / "servers", durable=False)
     atexit.register(servers.stop)
-    addresses = servers.start()
-    os.environ["DATABASE_URL"] = addresses.owner_database_url
-    os.environ["PHOTOFINISH_TEST_SITE_URL"] = addresses.database_url
-    os.environ["REDIS_URL"] = addresses.redis_url
+    servers.start()
+    os.environ["DATABASE_URL"] = servers.owner_database_url
+    os.environ["PHOTOFINISH_TEST_SITE_URL"] = servers.database_url
+    os.environ["REDIS_URL"] = servers.redis_url
     os.environ["SITE_ROLE"] = SITE_ROLE
     os.environ["MEDIA_STORAGE"] = f"file://{home / 'media'}"
     os.environ["LEDGER_COPY"] = str(home / "ledger-copy")
@@ -40,8 +48,9 @@ def _start(home: Path) -> None:
 
 os.environ.setdefault("SECRET_KEY", "only for tests, and long enough that no check objects to it")
 os.environ["DEBUG"] = "1"
+os.environ["HOSTED_PRIVATE"] = "1"  # services that stand in listen on this machine
 HOME = _home()
-# A run that begins closes pytest's usual folder to all but its user, and so to others' servers.
+# Tests' own folders go with it.
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(HOME))
 
 

@@ -1,10 +1,11 @@
-"""The ledger is append-only for everybody; the site's role lacks the right as well (ledger.py)."""
+"""The ledger is append-only for everybody; the site's role lacks the right as well (arena/ledger.py).
+What an experiment fixes beforehand the database keeps fixed."""
 
 from django.db import migrations
 
-TABLES = ("arena_vote", "arena_skip", "arena_exclusion")
+TABLES = ("arena_vote", "arena_skip", "arena_exclusion", "arena_defect")
 # Statement triggers run before a row gets its number, so whoever holds the exclusive lock for an
-# instant (ratings/leaderboards.py) knows that no number below the last is still to come.
+# instant (arena/ledger.py) knows that no number below the last is still to come.
 LEDGER_LOCK = 7_301_001
 FORWARD = f"""
 CREATE FUNCTION arena_refuse_ledger_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -31,9 +32,25 @@ CREATE TRIGGER in_order BEFORE INSERT ON {table} FOR EACH STATEMENT
     EXECUTE FUNCTION arena_order_ledger();
 """
     for table in TABLES
-)
+) + """
+CREATE FUNCTION arena_refuse_experiment_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'The experiment % is frozen: start another one.', OLD.id
+        USING ERRCODE = 'integrity_constraint_violation';
+END $$;
+CREATE TRIGGER experiment_frozen BEFORE UPDATE ON arena_experiment FOR EACH ROW
+WHEN (to_jsonb(OLD) - 'state' IS DISTINCT FROM to_jsonb(NEW) - 'state')
+EXECUTE FUNCTION arena_refuse_experiment_change();
+CREATE TRIGGER block_frozen BEFORE UPDATE ON arena_block FOR EACH STATEMENT
+EXECUTE FUNCTION arena_refuse_ledger_change();
+"""
 BACKWARD = (
-    "".join(
+    """
+DROP TRIGGER block_frozen ON arena_block;
+DROP TRIGGER experiment_frozen ON arena_experiment;
+DROP FUNCTION arena_refuse_experiment_change();
+"""
+    + "".join(
         f"DROP TRIGGER {name} ON {table};\n"
         for table in TABLES
         for name in ("append_only", "keep_all", "in_order")

@@ -1,28 +1,29 @@
-"""Backends: one module each, named in the catalogue.
+"""Backends: what makes the clips of a version. registry.py finds and loads them.
 
-A backend module has:
+A backend that renders here is a file, or a folder with backend.py, in this folder. It has:
 
     GPU                                  whether it uses one where there is one
-    check(settings, request)             raises CannotRender if it never could; cheap, no torch
+    check(settings, request)             raises CannotRender if it never could; cheap
     render(settings, request, progress)  returns a RawClip; only ever called inside a worker
 
-A module named in HOSTED orders its clips from a paid service instead. It has check and what
-generation/hosted.py asks of it (`Hosted` in ordering.py).
+The web process imports the module and calls `check`. What `render` needs, numpy and torch among it,
+is not even installed there, so it stands in another module that `render` imports.
+
+A backend that orders its clips from a paid service is a file in generation/hosted/services/.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
+from generation.catalogue.categories import Conditions
 
-from generation.categories import Conditions
-from generation.encoding import RawClip
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-RENDERED_HERE = ("scenes", "colt", "diffusers")  # what GPU workers claim
-HOSTED = ("fal", "runway", "dashscope", "ark", "kling", "veo")
-NAMES = (*RENDERED_HERE, "imported", *HOSTED)
+    from generation.media.masters import RawClip
 
 
 class CannotRender(Exception):
@@ -35,31 +36,33 @@ class NeverRenders(CannotRender):
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a backend; `image` is uint8 [H, W, 3] or None for text to video."""
+    """What is asked of a backend; `image` is None for text to video.
+
+    Of the image `check` may look at the size: its pixels are decoded when something needs them.
+    """
 
     text: str
     conditions: Conditions
     audio: bool
     seed: int
-    image: np.ndarray | None = None
+    image: Image | None = None  # RGB
 
 
-Progress = Callable[[int, int], None]  # step, steps
+ReportStep = Callable[[int, int], None]  # step, steps
 
 
 class Backend(Protocol):
-    GPU: bool
+    """What every backend can do: say beforehand whether it could ever make a clip."""
 
     def check(self, settings: Mapping[str, Any], request: Request) -> None: ...
 
+
+@runtime_checkable
+class Renderer(Backend, Protocol):
+    """A backend that renders in our own workers."""
+
+    GPU: bool
+
     def render(
-        self, settings: Mapping[str, Any], request: Request, progress: Progress
+        self, settings: Mapping[str, Any], request: Request, progress: ReportStep
     ) -> RawClip: ...
-
-
-def backend(name: str) -> Backend:
-    """The backend of that name; importing it must not import torch."""
-    if name not in NAMES:
-        raise CannotRender(f"There is no backend “{name}”; there are {', '.join(NAMES)}.")
-    module: Any = import_module(f"generation.backends.{name}")
-    return module

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.special import chdtri, ndtri
+from scipy.special import chdtri
 from threadpoolctl import threadpool_limits
 
+from ratings.elo_scale import ELO_PER_LOGIT, MEAN_ELO
+from ratings.significance import LEVEL, normal_reach
 from ratings.stats.bradley_terry import (
     DEFAULT_PRIOR,
-    ELO_PER_LOGIT,
-    MEAN_ELO,
     Anchor,
     Ratings,
     anchor_position,
@@ -42,9 +42,10 @@ from ratings.stats.sandwich import Clustered, sandwich
 # 16 MB, so that the work stays near the processor whatever the number of replicates.
 BATCH_NUMBERS = 2_000_000
 BATCH_AT_LEAST, BATCH_AT_MOST = 8, 250
-# Draws whose standard deviation is below this share of the likelihood's own error do not vary as
-# the votes could have: all were ties. (Many ties thin the spread less: nine in ten to a third.)
-STILL_BELOW = 0.3
+# Draws whose standard deviation is below this share of the asymptotic standard error are
+# degenerate: all votes were ties, so resampling can't vary them. (Many ties thin the spread less:
+# nine in ten to a third.)
+DEGENERATE_SD_RATIO = 0.3
 # Votes for which a table of each one's cell is small enough to be quicker than a search.
 TABLE_AT_MOST = 2_000_000
 # Of a matrix's cells that are not zero, from which on a dense product is the quicker one.
@@ -108,9 +109,9 @@ def vote_bootstrap(
     multinomial draw over the distinct (pair, outcome) cells, so the cost after collapsing hardly
     depends on n. All replicates start from the point estimate and are solved together.
     """
-    problem = _Problem.of(collapsed(votes), prior, anchor, replicates)
-    draws = problem.refits(_votes_resampled(problem), rng, replicates)
-    return problem.spread(to_elo(draws, problem.place, anchor).T)
+    refits = _Refits.of(collapsed(votes), prior, anchor, replicates)
+    draws = refits.fit_all(_votes_resampled(refits), rng, replicates)
+    return refits.spread(to_elo(draws, refits.place, anchor).T)
 
 
 def two_way_bootstrap(
@@ -176,26 +177,26 @@ def two_way_bootstrap(
     """
     if replicates < 2:
         raise ValueError(f"replicates is {replicates}; it must be at least 2.")
-    problem = _Problem.of(votes.collapse(), prior, anchor, replicates)
-    ratings = fit(problem.counts, prior=prior, anchor=anchor)
+    refits = _Refits.of(votes.collapse(), prior, anchor, replicates)
+    ratings = fit(refits.counts, prior=prior, anchor=anchor)
     if clusters is None:
         clusters = sandwich(votes, ratings)
-    known = ratings.comparable[votes.left] & ratings.comparable[votes.right]
+    known = ratings.comparable[votes.a] & ratings.comparable[votes.b]
     votes = votes if known.all() else votes.select(known)
-    among = problem.component.versions
+    among = refits.component.versions
 
     total = np.zeros((replicates, among.size))
     degrees = np.full(among.size, np.inf)
     for labels in (votes.voter, votes.prompt):
         names, cluster = compact(labels)
         if names.size < 2:
-            resample, correction = _votes_resampled(problem), 1.0
+            resample, correction = _votes_resampled(refits), 1.0
         else:
-            resample = _clusters_resampled(problem, votes, cluster, names.size)
+            resample = _clusters_resampled(refits, votes, cluster, names.size)
             correction = math.sqrt(names.size / (names.size - 1))
             effective = _effective_clusters(votes, cluster, names.size)[among]
             degrees = np.minimum(degrees, np.maximum(effective - 1, 1.0))
-        elo = to_elo(problem.refits(resample, rng, replicates), problem.place, anchor).T
+        elo = to_elo(refits.fit_all(resample, rng, replicates), refits.place, anchor).T
         total += (elo - elo.mean(axis=0)) * correction
     total = total @ clusters.recolouring[np.ix_(among, among)]
     # One chance for all versions of a draw: where they share the degrees, a multivariate t.
@@ -205,11 +206,11 @@ def two_way_bootstrap(
     tails[:, limited] = np.sqrt(degrees[limited] / chdtri(degrees[limited], chance))
     # Nobody is less sure than the prior was before the first vote: precisions add up.
     tails /= np.sqrt(1 + (tails * total.std(axis=0) / prior) ** 2)
-    return problem.spread(ratings.elo[among] + total * tails)
+    return refits.spread(ratings.elo[among] + total * tails)
 
 
 @dataclass(frozen=True, eq=False)
-class _Problem:
+class _Refits:
     """What all replicates share: the votes' counts and the estimate that each starts from."""
 
     counts: PairCounts
@@ -222,7 +223,7 @@ class _Problem:
     @classmethod
     def of(
         cls, counts: PairCounts, prior: float, anchor: Anchor | None, replicates: int
-    ) -> _Problem:
+    ) -> _Refits:
         require_prior(prior)
         if math.isinf(prior):
             raise ValueError("The prior is infinite; the bootstrap needs a finite one.")
@@ -235,7 +236,7 @@ class _Problem:
         near = curvature_at(component, counts, start, prior)
         return cls(counts, component, place, prior, start, near)
 
-    def refits(self, resample: Resample, rng: np.random.Generator, replicates: int) -> FloatArray:
+    def fit_all(self, resample: Resample, rng: np.random.Generator, replicates: int) -> FloatArray:
         """Fit `replicates` resampled sets of votes: natural logits, shape (k, replicates).
 
         Each batch has a generator of its own, so the result does not depend on the threads.
@@ -266,8 +267,8 @@ class _Problem:
         return draws
 
 
-def _votes_resampled(problem: _Problem) -> Resample:
-    counts, rows = problem.counts, problem.component.rows
+def _votes_resampled(refits: _Refits) -> Resample:
+    counts, rows = refits.counts, refits.component.rows
     cells = np.stack([counts.first_won, counts.second_won, counts.tied])[:, rows]
     if not np.array_equal(cells, np.floor(cells)):
         raise ValueError(
@@ -313,10 +314,10 @@ def draw_multinomial(rng: np.random.Generator, numbers: IntArray, size: int) -> 
 
 
 def _clusters_resampled(
-    problem: _Problem, votes: Comparisons, cluster: IntArray, n_clusters: int
+    refits: _Refits, votes: Comparisons, cluster: IntArray, n_clusters: int
 ) -> Resample:
     """Wins of each pair per cluster, to be added up for the clusters drawn."""
-    component, n_versions = problem.component, problem.counts.n_versions
+    component, n_versions = refits.component, refits.counts.n_versions
     pairs = component.rows.size
     row = np.zeros((n_versions, n_versions), dtype=np.int64)
     first, second = component.versions[component.first], component.versions[component.second]
@@ -325,19 +326,18 @@ def _clusters_resampled(
     # Single precision: exact for halves up to eight million votes of a pair, seven digits beyond.
     points = np.ones(votes.n_votes, np.float32) if votes.weight is None else votes.weight.copy()
     points[votes.outcome == Outcome.TIE] /= 2
-    left = votes.outcome != Outcome.RIGHT
-    right = votes.outcome != Outcome.LEFT
+    a_scored, b_scored = votes.outcome != Outcome.B, votes.outcome != Outcome.A
     wins = csr_array(
         (
-            np.concatenate([points[left], points[right]]),
+            np.concatenate([points[a_scored], points[b_scored]]),
             (
                 np.concatenate(
                     [
-                        row[votes.left[left], votes.right[left]],
-                        row[votes.right[right], votes.left[right]],
+                        row[votes.a[a_scored], votes.b[a_scored]],
+                        row[votes.b[b_scored], votes.a[b_scored]],
                     ]
                 ),
-                np.concatenate([cluster[left], cluster[right]]),
+                np.concatenate([cluster[a_scored], cluster[b_scored]]),
             ),
         ),
         shape=(2 * pairs, n_clusters),
@@ -365,7 +365,7 @@ def _clusters_resampled(
 
 def _effective_clusters(votes: Comparisons, cluster: IntArray, n_clusters: int) -> FloatArray:
     """Kish's effective number of clusters among each version's votes, shape (n_versions,)."""
-    both = np.concatenate([votes.left, votes.right])
+    both = np.concatenate([votes.a, votes.b])
     weight = np.ones(votes.n_votes) if votes.weight is None else votes.weight
     numbers = csr_array(
         (np.tile(weight, 2), (np.tile(cluster, 2), both)), shape=(n_clusters, votes.n_versions)
@@ -376,7 +376,7 @@ def _effective_clusters(votes: Comparisons, cluster: IntArray, n_clusters: int) 
     return np.divide(votes_of**2, squares, out=np.zeros(votes.n_versions), where=squares > 0)
 
 
-def percentile_interval(draws: FloatArray, level: float = 0.95) -> tuple[FloatArray, FloatArray]:
+def percentile_interval(draws: FloatArray, level: float = LEVEL) -> tuple[FloatArray, FloatArray]:
     """Take the central share `level` of each version's draws.
 
     Parameters
@@ -404,7 +404,7 @@ def percentile_interval(draws: FloatArray, level: float = 0.95) -> tuple[FloatAr
 
 
 def rating_interval(
-    ratings: Ratings, draws: FloatArray, level: float = 0.95
+    ratings: Ratings, draws: FloatArray, level: float = LEVEL
 ) -> tuple[FloatArray, FloatArray]:
     """Give each version's interval, open on the side where the votes do not bound it.
 
@@ -431,14 +431,14 @@ def rating_interval(
     """
     low, high = percentile_interval(draws, level)
     error = np.sqrt(np.diagonal(ratings.covariance))
-    still = np.zeros(error.size, dtype=bool)
+    degenerate = np.zeros(error.size, dtype=bool)
     known = ratings.comparable
-    still[known] = ~ratings.core[known] | (
-        draws[:, known].std(axis=0) <= STILL_BELOW * error[known]
+    degenerate[known] = ~ratings.core[known] | (
+        draws[:, known].std(axis=0) <= DEGENERATE_SD_RATIO * error[known]
     )
-    reach = ndtri((1 + level) / 2) * error[still]
-    low[still] = np.minimum(low[still], ratings.elo[still] - reach)
-    high[still] = np.maximum(high[still], ratings.elo[still] + reach)
+    reach = normal_reach(level) * error[degenerate]
+    low[degenerate] = np.minimum(low[degenerate], ratings.elo[degenerate] - reach)
+    high[degenerate] = np.maximum(high[degenerate], ratings.elo[degenerate] + reach)
     low[ratings.bounded == "above"] = -np.inf
     high[ratings.bounded == "below"] = np.inf
     return low, high

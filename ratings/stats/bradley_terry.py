@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import expit
 
+from ratings.elo_scale import ELO_PER_LOGIT, MEAN_ELO
 from ratings.stats.comparisons import BoolArray, Comparisons, FloatArray, PairCounts, collapsed
 from ratings.stats.connectivity import Component, largest_component
 
-ELO_PER_LOGIT = 400 / math.log(10)
-MEAN_ELO = 1000.0
 # Standard deviation of the prior in Elo points: before any vote, odds of 10 to 1 against the
 # average version are one standard deviation away. At 300 votes it moves a rating by well under
 # a tenth of its standard error.
@@ -65,8 +64,6 @@ class Ratings:
         independent and serves where resampling cannot vary: outside the core.
     iterations : int
         Newton steps taken.
-    converged : bool
-        Always true in a result that `fit` returned.
     gradient_norm : float
         Largest absolute component of the gradient at the estimate, in votes per natural logit.
     """
@@ -77,7 +74,6 @@ class Ratings:
     core: BoolArray
     covariance: FloatArray
     iterations: int
-    converged: bool
     gradient_norm: float
 
 
@@ -156,7 +152,6 @@ def fit(
         core=core,
         covariance=covariance,
         iterations=solution.iterations,
-        converged=True,
         gradient_norm=solution.gradient_norm,
     )
 

@@ -18,8 +18,8 @@ BoolArray = NDArray[np.bool_]
 class Outcome(IntEnum):
     """What a vote says. A caller maps `both_bad` to `TIE`: neither clip was preferred."""
 
-    LEFT = 0
-    RIGHT = 1
+    A = 0
+    B = 1
     TIE = 2
 
 
@@ -29,18 +29,18 @@ class Comparisons:
 
     Parameters
     ----------
-    left, right : array_like of int, shape (n_votes,)
+    a, b : array_like of int, shape (n_votes,)
         Index of the version shown on each side, 0 to ``n_versions - 1``.
     outcome : array_like of int, shape (n_votes,)
-        An `Outcome` code: 0 the left version won, 1 the right one, 2 a tie.
+        An `Outcome` code: 0 version A won, 1 version B, 2 a tie.
     voter, prompt : array_like of int, shape (n_votes,)
         Who voted and on which prompt; any numbers from 0 on, gaps allowed.
     n_versions : int
         How many versions there are, those without votes included.
     weight : array_like of float, shape (n_votes,), optional
-        How many votes each row stands for, above 0; one each when left out.
+        How many votes each row counts for, above 0; one each when left out.
     covariates : array_like of float, shape (n_votes, n_covariates), optional
-        What else may have swayed the voter, the left clip's value less the right clip's.
+        What else may have swayed the voter, clip A's value less clip B's.
 
     Raises
     ------
@@ -50,8 +50,8 @@ class Comparisons:
         there is no vote at all.
     """
 
-    left: IntArray
-    right: IntArray
+    a: IntArray
+    b: IntArray
     outcome: IntArray
     voter: IntArray
     prompt: IntArray
@@ -61,8 +61,8 @@ class Comparisons:
 
     def __init__(
         self,
-        left: ArrayLike,
-        right: ArrayLike,
+        a: ArrayLike,
+        b: ArrayLike,
         outcome: ArrayLike,
         voter: ArrayLike,
         prompt: ArrayLike,
@@ -74,8 +74,8 @@ class Comparisons:
         columns: dict[str, NDArray[Any]] = {
             name: whole_numbers(name, values)
             for name, values in {
-                "left": left,
-                "right": right,
+                "a": a,
+                "b": b,
                 "outcome": outcome,
                 "voter": voter,
                 "prompt": prompt,
@@ -83,32 +83,32 @@ class Comparisons:
         }
         _require_two_versions(n_versions)
         _require_equal_lengths(columns)
-        _require_within("left", columns["left"], n_versions)
-        _require_within("right", columns["right"], n_versions)
+        _require_within("a", columns["a"], n_versions)
+        _require_within("b", columns["b"], n_versions)
         _require_within("outcome", columns["outcome"], len(Outcome))
         _require_within("voter", columns["voter"], None)
         _require_within("prompt", columns["prompt"], None)
-        itself = np.flatnonzero(columns["left"] == columns["right"])
+        itself = np.flatnonzero(columns["a"] == columns["b"])
         if itself.size:
             row = int(itself[0])
             raise ValueError(
-                f"row {row}: version {columns['left'][row]} is compared with itself; "
+                f"row {row}: version {columns['a'][row]} is compared with itself; "
                 "a battle needs two different versions"
             )
-        optional = {"weight": _weights(weight, columns["left"].size)}
-        optional["covariates"] = _covariates(covariates, columns["left"].size)
+        optional = {"weight": _weights(weight, columns["a"].size)}
+        optional["covariates"] = _covariates(covariates, columns["a"].size)
         _freeze(self, columns | optional, n_versions)
 
     @property
     def n_votes(self) -> int:
-        return int(self.left.size)
+        return int(self.a.size)
 
     def select(self, rows: BoolArray | IntArray) -> Comparisons:
         """Take some of the votes, by mask or by index; versions, voters and prompts keep their
         numbers. ValueError when none is left."""
         return Comparisons(
-            self.left[rows],
-            self.right[rows],
+            self.a[rows],
+            self.b[rows],
             self.outcome[rows],
             self.voter[rows],
             self.prompt[rows],
@@ -118,17 +118,17 @@ class Comparisons:
         )
 
     def collapse(self) -> PairCounts:
-        """Count the votes of each pair of versions; which side a version stood on is dropped.
+        """Count the votes of each pair of versions; which side a version was shown on is dropped.
 
         The ratings depend on the votes through these counts alone, so the cost of every fit
         after this one pass is independent of the number of votes. Needs memory for
         ``3 * n_versions ** 2`` numbers.
         """
-        swapped = self.left > self.right
+        swapped = self.a > self.b
         pair = np.where(
             swapped,
-            self.right * self.n_versions + self.left,
-            self.left * self.n_versions + self.right,
+            self.b * self.n_versions + self.a,
+            self.a * self.n_versions + self.b,
         )
         decided = self.outcome != Outcome.TIE
         # Seen from the first version of the pair, a swapped row's winner is the other one.
@@ -142,8 +142,8 @@ class Comparisons:
         return PairCounts(
             first=met // self.n_versions,
             second=met % self.n_versions,
-            first_won=cells[met, Outcome.LEFT],
-            second_won=cells[met, Outcome.RIGHT],
+            first_won=cells[met, Outcome.A],
+            second_won=cells[met, Outcome.B],
             tied=cells[met, Outcome.TIE],
             n_versions=self.n_versions,
         )
@@ -190,9 +190,9 @@ class PairCounts:
         columns: dict[str, NDArray[Any]] = {
             "first": whole_numbers("first", first),
             "second": whole_numbers("second", second),
-            "first_won": _finite("first_won", first_won),
-            "second_won": _finite("second_won", second_won),
-            "tied": _finite("tied", tied),
+            "first_won": _finite_numbers("first_won", first_won),
+            "second_won": _finite_numbers("second_won", second_won),
+            "tied": _finite_numbers("tied", tied),
         }
         _require_two_versions(n_versions)
         _require_equal_lengths(columns)
@@ -257,7 +257,7 @@ def collapsed(votes: Comparisons | PairCounts) -> PairCounts:
 
 
 def compact(labels: IntArray) -> tuple[IntArray, IntArray]:
-    """Name the distinct labels, ascending, and give each row the place of its own among them.
+    """Name the distinct labels, ascending, and give each row the index of its own among them.
 
     What ``np.unique(labels, return_inverse=True)`` gives, without sorting where labels are small.
     """
@@ -287,7 +287,7 @@ def whole_numbers(name: str, values: ArrayLike) -> IntArray:
     return array.astype(np.int64)
 
 
-def _finite(name: str, values: ArrayLike) -> FloatArray:
+def _finite_numbers(name: str, values: ArrayLike) -> FloatArray:
     """Copy a column into float64, or raise ValueError naming the first row that does not fit."""
     array = np.asarray(values)
     if array.ndim != 1:
@@ -304,7 +304,7 @@ def _finite(name: str, values: ArrayLike) -> FloatArray:
 def _weights(weight: ArrayLike | None, n_votes: int) -> FloatArray | None:
     if weight is None:
         return None
-    weights = _finite("weight", weight)
+    weights = _finite_numbers("weight", weight)
     if weights.size != n_votes:
         raise ValueError(f"weight has {weights.size} rows and the votes {n_votes}; give each one")
     wrong = np.flatnonzero(weights <= 0)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import expit, ndtri
+from scipy.special import expit
 
-from ratings.stats.bootstrap import STILL_BELOW
-from ratings.stats.bradley_terry import ELO_PER_LOGIT, Ratings
+from ratings.elo_scale import ELO_PER_LOGIT
+from ratings.significance import normal_reach
+from ratings.stats.bootstrap import DEGENERATE_SD_RATIO
+from ratings.stats.bradley_terry import Ratings
 from ratings.stats.comparisons import FloatArray, IntArray
 
 # Full width of a normal 95 % interval in standard errors.
-FULL_WIDTH = 2 * float(ndtri(0.975))
+FULL_WIDTH = 2 * normal_reach()
 
 
 def vote_worth(ratings: Ratings, covariance: FloatArray) -> FloatArray:
@@ -29,8 +31,8 @@ def vote_worth(ratings: Ratings, covariance: FloatArray) -> FloatArray:
     float array, shape (n_versions, n_versions)
         Elo points by which the full widths of all versions' 95 % intervals, their mean held,
         together shrink, whatever the anchor of the fit. Symmetric; NaN on the diagonal and
-        where a version is not comparable, which says nothing of the pair's worth: the first
-        vote there is worth most of all.
+        where a version is not comparable, which does not mean that
+        the pair is worth nothing: the first vote there is worth most of all.
 
     Raises
     ------
@@ -48,7 +50,7 @@ def vote_worth(ratings: Ratings, covariance: FloatArray) -> FloatArray:
     way, in Kullback-Leibler information. Takes time for ``n_versions ** 3`` numbers.
 
     Draws of a version outside the core vary too little (see `vote_bootstrap`). It is taken to
-    hang on the core's versions as the likelihood's curvature says, and they to vary as
+    depend on the core's versions as the likelihood's curvature says, and they to vary as
     `covariance` says: two versions that never lost to the core but met each other often stay
     near each other, however unsure their common place is.
     """
@@ -84,32 +86,32 @@ def vote_worth(ratings: Ratings, covariance: FloatArray) -> FloatArray:
 def _uncertainty(ratings: Ratings, covariance: FloatArray, versions: IntArray) -> FloatArray:
     """Give the versions' covariance, shape (k, k), by curvature where draws can't vary.
 
-    Measured from the core's mean, the curvature says that the others are normal around `hang`
+    Measured from the core's mean, the curvature says that the others are normal around `slope`
     times the core's ratings, with the covariance `own`. Both hold whatever the core's own
     covariance is. The result is measured from the mean of all.
     """
     everyone = np.arange(versions.size)
-    given = _centred(covariance[np.ix_(versions, versions)], everyone)
+    given = _less_mean_of(covariance[np.ix_(versions, versions)], everyone)
     curvature = ratings.covariance[np.ix_(versions, versions)]
-    varied = np.diagonal(given) > STILL_BELOW**2 * np.diagonal(curvature)
+    varied = np.diagonal(given) > DEGENERATE_SD_RATIO**2 * np.diagonal(curvature)
     varied &= ratings.core[versions]
     core, others = np.flatnonzero(varied), np.flatnonzero(~varied)
     if core.size == 0:
-        return _centred(curvature, everyone)
+        return _less_mean_of(curvature, everyone)
     if others.size == 0:
         return given
-    spread, curvature = _centred(given, core), _centred(curvature, core)
+    spread, curvature = _less_mean_of(given, core), _less_mean_of(curvature, core)
     inside = spread[np.ix_(core, core)]
     along = curvature[np.ix_(others, core)]
-    hang = along @ np.linalg.pinv(curvature[np.ix_(core, core)], hermitian=True)
-    own = curvature[np.ix_(others, others)] - hang @ along.T
-    spread[np.ix_(others, core)] = hang @ inside
-    spread[np.ix_(core, others)] = (hang @ inside).T
-    spread[np.ix_(others, others)] = own + hang @ inside @ hang.T
-    return _centred(spread, everyone)
+    slope = along @ np.linalg.pinv(curvature[np.ix_(core, core)], hermitian=True)
+    own = curvature[np.ix_(others, others)] - slope @ along.T
+    spread[np.ix_(others, core)] = slope @ inside
+    spread[np.ix_(core, others)] = (slope @ inside).T
+    spread[np.ix_(others, others)] = own + slope @ inside @ slope.T
+    return _less_mean_of(spread, everyone)
 
 
-def _centred(covariance: FloatArray, on: IntArray) -> FloatArray:
+def _less_mean_of(covariance: FloatArray, on: IntArray) -> FloatArray:
     """Covariance of the ratings less the mean of the versions `on`."""
     rows = covariance - covariance[on].mean(axis=0)
     centred: FloatArray = rows - rows[:, on].mean(axis=1)[:, None]

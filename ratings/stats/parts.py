@@ -10,16 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.special import chdtrc, ndtri, stdtr, stdtrit
-from scipy.stats import false_discovery_control
+from scipy.special import chdtrc, stdtrit
 
-from ratings.stats.bradley_terry import ELO_PER_LOGIT, NO_SPREAD
+from ratings.elo_scale import ELO_PER_LOGIT, SCORE_MARGIN, elo_of_score
+from ratings.significance import LEVEL, discoveries, normal_reach
+from ratings.stats.bradley_terry import NO_SPREAD
 from ratings.stats.comparisons import BoolArray, FloatArray, IntArray
 from ratings.stats.sandwich import clustered
-from ratings.stats.sequential import SCORE_MARGIN, elo_of_score
-from ratings.stats.slices import FALSE_DISCOVERIES, pool
+from ratings.stats.slices import satterthwaite_degrees, shrink, t_test_p_values
 
-LEVEL = 0.95
 # Votes of a voter from which on the chi-square of three answers is near its distribution.
 FEWEST_TO_TEST = 10
 
@@ -117,7 +116,7 @@ class Tags:
 
 
 def by_tag(points: FloatArray, voter: IntArray, prompt: IntArray, members: BoolArray) -> Tags:
-    """Hold the votes on each tag's prompts against all votes.
+    """Compare the votes on each tag's prompts with all votes.
 
     Parameters
     ----------
@@ -131,43 +130,38 @@ def by_tag(points: FloatArray, voter: IntArray, prompt: IntArray, members: BoolA
     -----
     The difference d between a tag's mean and the whole's is turned into Elo points by the slope at
     the whole's mean m, ``400 / (ln 10 m (1 - m))``, and pulled towards zero as the slices of a
-    leaderboard are (`slices.pool`): by as much as its noise, clustered by voter and prompt,
+    leaderboard are (`slices.shrink`): by as much as its noise, clustered by voter and prompt,
     outweighs how differently tags really do. Tests are t tests with the tag's degrees of freedom.
     """
     k = len(members)
     raw, pooled, low, high, share, p_value = np.full((6, k), np.nan)
-    discovery = np.zeros(k, dtype=bool)
     found = parts(points, voter, prompt, np.vstack([members, np.ones_like(points, dtype=bool)]))
-    raw[:] = elo_of_score(found.mean[:k])
+    raw[:] = [elo_of_score(mean) for mean in found.mean[:k].tolist()]
     known = np.flatnonzero((found.degrees[:k] >= 1) & ~members.all(axis=1))
-    if not known.size:
-        return Tags(raw, pooled, low, high, share, p_value, discovery)
-
-    whole = float(np.clip(found.mean[k], SCORE_MARGIN, 1 - SCORE_MARGIN))
-    slope = ELO_PER_LOGIT / (whole * (1 - whole))
-    contrast = np.hstack([np.eye(k), np.full((k, 1), -1.0)])[known] * slope
-    of_whole = np.eye(k + 1)[k] * slope
-    difference = slope * (found.mean[known] - found.mean[k])
-    noise = contrast @ found.covariance @ contrast.T
-    shape = noise.shape
-    crossed = np.broadcast_to((contrast @ found.covariance @ of_whole)[:, None], shape)
-    certain = float(of_whole @ found.covariance @ of_whole)
-    error = np.sqrt(np.maximum(np.diagonal(noise), 0.0))
-    kept, kept_noise, covariance, _ = pool(difference, noise, crossed, np.full(shape, certain))
-    share[known], pooled[known] = kept, float(elo_of_score(whole)) + kept * difference
-
-    # Welch and Satterthwaite, as for the slices of a leaderboard.
-    variance, few, all_ = np.diagonal(covariance), found.degrees[known], found.degrees[k]
-    unsure = certain**2 / all_ + kept_noise**2 / few
-    freedom = np.divide(variance**2, unsure, out=np.full(known.size, np.inf), where=unsure > 0)
-    reach = stdtrit(np.maximum(freedom, few), (1 + LEVEL) / 2) * np.sqrt(variance)
-    low[known], high[known] = pooled[known] - reach, pooled[known] + reach
-    tested = error > NO_SPREAD
-    statistic = np.abs(difference[tested]) / error[tested]
-    p_value[known[tested]] = 2 * stdtr(few[tested], -statistic)
-    seen = ~np.isnan(p_value)
-    if seen.any():
-        discovery[seen] = false_discovery_control(p_value[seen]) <= FALSE_DISCOVERIES
+    if known.size:
+        whole = float(np.clip(found.mean[k], SCORE_MARGIN, 1 - SCORE_MARGIN))
+        slope = ELO_PER_LOGIT / (whole * (1 - whole))
+        difference = slope * (found.mean[known] - found.mean[k])
+        contrast = np.hstack([np.eye(k), np.full((k, 1), -1.0)])[known] * slope
+        noise = contrast @ found.covariance @ contrast.T
+        crossed = contrast @ found.covariance[:, k] * slope
+        of_whole = float(found.covariance[k, k]) * slope**2
+        shrunk = shrink(
+            difference,
+            noise,
+            np.broadcast_to(crossed[:, None], noise.shape),
+            np.full(noise.shape, of_whole),
+        )
+        share[known] = shrunk.share
+        pooled[known] = elo_of_score(whole) + shrunk.share * difference
+        variance = np.diagonal(shrunk.covariance)
+        degrees = satterthwaite_degrees(
+            variance, of_whole, float(found.degrees[k]), shrunk.kept_noise, found.degrees[known]
+        )
+        reach = stdtrit(degrees, (1 + LEVEL) / 2) * np.sqrt(variance)
+        low[known], high[known] = pooled[known] - reach, pooled[known] + reach
+        p_value[known] = t_test_p_values(difference, noise, found.degrees[known])
+    discovery = np.array(discoveries(p_value.tolist()), dtype=bool)
     return Tags(raw, pooled, low, high, share, p_value, discovery)
 
 
@@ -192,7 +186,7 @@ class Contributors:
 
 
 def contributors(counts: IntArray) -> Contributors:
-    """Hold each voter's answers against the rest's.
+    """Compare each voter's answers with those of the rest.
 
     Parameters
     ----------
@@ -224,21 +218,19 @@ def contributors(counts: IntArray) -> Contributors:
     chi_square, p_value = np.full((2, len(counts)), np.nan)
     chi_square[tested] = terms.sum(axis=(1, 2))[tested]
     p_value[tested] = chdtrc(degrees[tested], chi_square[tested])
-    stands_out = np.zeros(len(counts), dtype=bool)
-    if tested.any():
-        stands_out[tested] = false_discovery_control(p_value[tested]) <= FALSE_DISCOVERIES
+    stands_out = np.array(discoveries(p_value.tolist()), dtype=bool)
     return Contributors(mean - mean_of_rest, chi_square, p_value, stands_out)
 
 
-def wilson(mean: float, n: int) -> tuple[float, float]:
-    """95 % interval of a share of n answers; (0, 1) where there are none.
+def wilson(mean: float, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Interval of a share of n answers; (0, 1) where there are none.
 
     Wilson (1927, Journal of the American Statistical Association 22, 209-212). With answers that
     count half, it is wider than need be.
     """
     if n == 0:
         return 0.0, 1.0
-    z = float(ndtri((1 + LEVEL) / 2))
+    z = normal_reach(level)
     middle = (mean + z * z / (2 * n)) / (1 + z * z / n)
     reach = z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return max(0.0, middle - reach), min(1.0, middle + reach)

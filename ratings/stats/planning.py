@@ -9,17 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammainc
 
+from ratings.design import Design
+from ratings.elo_scale import block_effect, elo_of_score
+from ratings.least_numbers import LEAST_BLOCKS, LEAST_PROMPTS, LEAST_VOTERS
 from ratings.stats.comparisons import FloatArray
-from ratings.stats.sequential import (
-    LEAST_BLOCKS,
-    LEAST_PROMPTS,
-    LEAST_VOTERS,
-    NORMALISED_ELO,
-    Design,
-    alarm_floor,
-    elo_of_score,
-    stretch,
-)
+from ratings.stats.design_effects import LEAST_DEGREES, small_sample_inflation
+from ratings.stats.sequential import alarm_line
 from ratings.stats.stopping import Stopping, stopping
 
 # Correlations of two blocks that share one voter, or a prompt, or the pair of clips: those of
@@ -27,11 +22,14 @@ from ratings.stats.stopping import Stopping, stopping
 VOTER_CORRELATION = 0.003
 PROMPT_CORRELATION = 0.025
 PAIR_CORRELATION = 0.2
-# Voters whose keenness differs ninefold count as four fifths of their number, by Kish. A measured
-# design effect scatters as if it had a third of their degrees of freedom, because blocks share
-# voters crosswise: both as `design_effects` has it on simulated panels.
-UNEVEN = 0.8
-SCATTER = 3
+# Both as `design_effects` has it on simulated panels. Voters whose numbers of votes differ ninefold
+# count as four fifths of their number, by Kish; and a measured design effect scatters as if it had
+# a third of the degrees of freedom, because blocks share voters crosswise.
+# Variance of the log-likelihood ratio, in squares of the distance of its bounds, after which a walk
+# between them goes on with a chance below exp(-pi**2 / 2 * 6) < 1e-12, whatever its drift.
+SURELY_ENDED = 6
+EFFECTIVE_VOTER_SHARE = 0.8
+SCATTER_DEGREES_SHARE = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,8 @@ class Chances:
         Until the verdict: on average, and at most with a chance of 90 %.
     votes, votes_90 : float
         Two a block.
-    clips, clips_90 : float
-        Of both versions together, for so many blocks.
+    clips : float
+        Of both versions together, for the mean number of blocks.
     """
 
     normalised: float
@@ -62,7 +60,6 @@ class Chances:
     votes: float
     votes_90: float
     clips: float
-    clips_90: float
 
 
 @dataclass(frozen=True)
@@ -75,17 +72,13 @@ class Plan:
         One for each true difference.
     design_effect : float
         Expected at the last block: how many blocks tell as much as one independent block would.
-    max_votes, max_clips : int
-        If it goes on to the last block.
     """
 
     chances: tuple[Chances, ...]
     design_effect: float
-    max_votes: int
-    max_clips: int
 
 
-def plan(
+def plan_experiment(
     design: Design,
     *,
     tie_rate: float,
@@ -138,40 +131,33 @@ def plan(
             f"The correlations by voter, prompt and pair are {correlations}; none may be below 0, "
             "and that by pair must be below 1 and no less than that by prompt."
         )
-    count = np.arange(1.0, design.max_blocks + 1)
-    sharing = 4 * count / (UNEVEN * voters) * voter_correlation
-    sharing += np.maximum(count / prompts - 1, 0) * prompt_correlation
-    extra = pair_correlation - prompt_correlation
-    sharing += np.maximum(count / (prompts * seed_slots) - 1, 0) * extra
-    degrees = np.minimum(UNEVEN * min(voters, 2 * design.max_blocks), np.minimum(count, prompts))
-    degrees = np.maximum(degrees - 1, 2.0)
-    effects = _measured(1 + sharing, degrees / SCATTER) * stretch(degrees, design)
-
+    effects = _expected_design_effects(design, voters, prompts, seed_slots, correlations)
+    effect_at_end = float(effects[-1])
     # Two votes of a block share its pair of clips: their correlation is that of blocks that share
     # it, undone by half.
     within = pair_correlation / (2 - pair_correlation)
     deviation = math.sqrt((1 - tie_rate) / 4 * (1 + within) / 2)
+    count = np.arange(1.0, design.max_blocks + 1)
     information = np.maximum.accumulate(count / effects)
-    floor = alarm_floor(count, effects, deviation, design)
-    law = stopping(information, LEAST_BLOCKS, design.gap, design.bounds, floor)
-    blocks = np.append(
-        np.interp(law.information[:-1], information, count), float(design.max_blocks)
-    )
+    enough = SURELY_ENDED * (design.bounds[1] - design.bounds[0]) ** 2 / design.gap**2
+    ended = int(np.searchsorted(information, information[LEAST_BLOCKS - 1] + enough)) + 1
+    count, effects, information = count[:ended], effects[:ended], information[:ended]
+    line = alarm_line(count, effects, deviation, design)
+    law = stopping(information, LEAST_BLOCKS, design.gap, design.bounds, line)
+    blocks = np.append(np.interp(law.information[:-1], information, count), count[-1])
     pairs = prompts * seed_slots
     margin = design.margin
     truths = (0.0, -margin / 2, -margin, -2 * margin) if elos is None else elos
     return Plan(
         chances=tuple(_chances(law, blocks, deviation, pairs, truth) for truth in truths),
-        design_effect=float(effects[-1]),
-        max_votes=2 * design.max_blocks,
-        max_clips=2 * min(pairs, design.max_blocks),
+        design_effect=effect_at_end,
     )
 
 
 def _chances(
     law: Stopping, blocks: FloatArray, deviation: float, pairs: int, normalised: float
 ) -> Chances:
-    effect = normalised / NORMALISED_ELO * math.sqrt(2)
+    effect = block_effect(normalised)
     chance = law.under(effect)
     side = [float(chance[law.side == which].sum()) for which in (-1, 0, 1)]
     at_look = np.bincount(law.look, chance, minlength=blocks.size)
@@ -179,7 +165,7 @@ def _chances(
     most = float(blocks[min(int(np.searchsorted(np.cumsum(at_look), 0.9)), blocks.size - 1)])
     return Chances(
         normalised=float(normalised),
-        elo=float(elo_of_score(0.5 + effect * deviation)),
+        elo=elo_of_score(0.5 + effect * deviation),
         passed=side[2],
         regressed=side[0],
         inconclusive=side[1],
@@ -188,11 +174,36 @@ def _chances(
         votes=2 * mean,
         votes_90=2 * most,
         clips=2 * min(mean, pairs),
-        clips_90=2 * min(most, pairs),
     )
 
 
-def _measured(effects: FloatArray, degrees: FloatArray) -> FloatArray:
+def _expected_design_effects(
+    design: Design,
+    voters: int,
+    prompts: int,
+    seed_slots: int,
+    correlations: tuple[float, float, float],
+) -> FloatArray:
+    """What `design_effects` is expected to measure after every block, shape (max_blocks,).
+
+    A block's design effect is one more than the correlations with the other blocks so far, added
+    up: it shares a voter with ``4 / voters`` of them, a prompt with ``1 / prompts``, and the pair
+    of clips with ``1 / (prompts * seed_slots)``.
+    """
+    by_voter, by_prompt, by_pair = correlations
+    count = np.arange(1.0, design.max_blocks + 1)
+    effective_voters = EFFECTIVE_VOTER_SHARE * voters
+    effects = 1 + 4 * count / effective_voters * by_voter
+    effects += np.maximum(count / prompts - 1, 0) * by_prompt
+    effects += np.maximum(count / (prompts * seed_slots) - 1, 0) * (by_pair - by_prompt)
+    most_voters = EFFECTIVE_VOTER_SHARE * min(voters, 2 * design.max_blocks)
+    degrees = np.minimum(most_voters, np.minimum(count, prompts))
+    degrees = np.maximum(degrees - 1, LEAST_DEGREES)
+    measured = _mean_as_measured(effects, degrees * SCATTER_DEGREES_SHARE)
+    return measured * small_sample_inflation(degrees, design)
+
+
+def _mean_as_measured(effects: FloatArray, degrees: FloatArray) -> FloatArray:
     """Mean of design effects as measured: they scatter like a gamma, and none is below 1."""
     shape = degrees / 2
     beyond = 1 - gammainc(shape + 1, shape / effects)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, ndtr, ndtri
+from scipy.special import expit
 
-from ratings.stats.bootstrap import STILL_BELOW, require_level
-from ratings.stats.bradley_terry import ELO_PER_LOGIT, Ratings
+from ratings.elo_scale import ELO_PER_LOGIT
+from ratings.significance import LEVEL, normal_reach
+from ratings.stats.bootstrap import DEGENERATE_SD_RATIO, require_level
+from ratings.stats.bradley_terry import Ratings
 from ratings.stats.comparisons import (
     BoolArray,
     Comparisons,
@@ -52,17 +54,11 @@ class Ranks:
     low, high : int array, shape (n_versions,)
         Best and worst rank that the simultaneous intervals leave to each version, 1 the best;
         0 for a version that is not comparable.
-    tie_group : int array, shape (n_versions,)
-        1 for the leader and every version not shown to be worse than it, 2 for the best of the
-        rest and every other version not shown to be worse than that, and so on; 0 for a
-        version that is not comparable. A version with few votes may be in a better group than
-        one rated above it.
     differences : Differences
     """
 
     low: IntArray
     high: IntArray
-    tie_group: IntArray
     differences: Differences
 
 
@@ -88,7 +84,7 @@ class WinRates:
     overall: FloatArray
 
 
-def difference_intervals(ratings: Ratings, draws: FloatArray, level: float = 0.95) -> Differences:
+def difference_intervals(ratings: Ratings, draws: FloatArray, level: float = LEVEL) -> Differences:
     """Give intervals for all differences that hold together with probability `level`.
 
     Parameters
@@ -115,7 +111,7 @@ def difference_intervals(ratings: Ratings, draws: FloatArray, level: float = 0.9
     critical value is at least Sidak's normal bound for the number of such pairs.
     """
     require_level(level)
-    error, still = _difference_errors(ratings, draws)
+    error, degenerate = _difference_errors(ratings, draws)
     versions = np.flatnonzero(ratings.comparable)
     largest = np.zeros(len(draws))
     # One version at a time, so that memory grows with the versions and not with the pairs.
@@ -128,8 +124,8 @@ def difference_intervals(ratings: Ratings, draws: FloatArray, level: float = 0.9
         # An error of zero is an anchor's or an exact one: there is nothing to exceed.
         studentised = np.divide(shift, known, out=np.zeros_like(shift), where=known > 0)
         np.maximum(largest, studentised.max(axis=1), out=largest)
-    n_still = max(1, int(np.count_nonzero(still[np.triu_indices(len(still), 1)])))
-    sidak = float(ndtri((1 + level ** (1 / n_still)) / 2))
+    pairs = max(1, int(np.count_nonzero(degenerate[np.triu_indices(len(degenerate), 1)])))
+    sidak = normal_reach(level ** (1 / pairs))
     critical = max(float(np.quantile(largest, level, method="higher")), sidak)
     estimate = ratings.elo[:, None] - ratings.elo[None, :]
     return Differences(
@@ -142,8 +138,8 @@ def difference_intervals(ratings: Ratings, draws: FloatArray, level: float = 0.9
     )
 
 
-def rank(ratings: Ratings, draws: FloatArray, level: float = 0.95) -> Ranks:
-    """Give each version's range of ranks and its group of statistical ties.
+def rank(ratings: Ratings, draws: FloatArray, level: float = LEVEL) -> Ranks:
+    """Give each version's range of ranks.
 
     A version's best rank is one more than the number of versions shown to be better than it,
     its worst rank the number of versions not shown to be worse. Because the intervals of the
@@ -171,57 +167,11 @@ def rank(ratings: Ratings, draws: FloatArray, level: float = 0.95) -> Ranks:
     n_comparable = int(np.count_nonzero(ratings.comparable))
     low = np.where(ratings.comparable, 1 + better.sum(axis=0), 0)
     high = np.where(ratings.comparable, n_comparable - better.sum(axis=1), 0)
-
-    tie_group = np.zeros(len(ratings.elo), dtype=np.int64)
-    waiting = ratings.comparable.copy()
-    group = 0
-    while waiting.any():
-        group += 1
-        leader = int(np.argmax(np.where(waiting, ratings.elo, -np.inf)))
-        tied = waiting & ~better[leader]
-        tie_group[tied] = group
-        waiting &= ~tied
-    return Ranks(low=low, high=high, tie_group=tie_group, differences=differences)
-
-
-def probability_better(ratings: Ratings, draws: FloatArray) -> FloatArray:
-    """Give the probability that the row version is truly better than the column version.
-
-    The share of draws in which it is, an equal draw as half. Where resampling cannot vary the
-    difference (see `vote_bootstrap`), the normal probability of its curvature is given instead:
-    one vote does not make anybody better with certainty.
-
-    Parameters
-    ----------
-    ratings : Ratings
-    draws : float array, shape (replicates, n_versions)
-        In Elo points, as for `difference_intervals`.
-
-    Returns
-    -------
-    float array, shape (n_versions, n_versions)
-        Opposite cells add up to 1; NaN on the diagonal and for versions not comparable.
-
-    Raises
-    ------
-    ValueError
-    """
-    error, still = _difference_errors(ratings, draws)
-    n = len(ratings.elo)
-    probability = np.full((n, n), np.nan)
-    versions = np.flatnonzero(ratings.comparable)
-    for version in versions:
-        difference = draws[:, [version]] - draws[:, versions]
-        probability[version, versions] = ((np.sign(difference) + 1) / 2).mean(axis=0)
-    estimate = ratings.elo[:, None] - ratings.elo[None, :]
-    normal = ndtr(np.divide(estimate, error, out=np.zeros((n, n)), where=error > 0))
-    probability = np.where(still, normal, probability)
-    np.fill_diagonal(probability, np.nan)
-    return probability
+    return Ranks(low=low, high=high, differences=differences)
 
 
 def win_rates(votes: Comparisons | PairCounts, ratings: Ratings) -> WinRates:
-    """Set the observed win rate of each pair beside the one its ratings expect."""
+    """Give the observed win rate of each pair beside the one its ratings expect."""
     counts = collapsed(votes)
     n = counts.n_versions
     met = np.zeros((n, n))
@@ -232,10 +182,10 @@ def win_rates(votes: Comparisons | PairCounts, ratings: Ratings) -> WinRates:
     expected = expit((ratings.elo[:, None] - ratings.elo[None, :]) / ELO_PER_LOGIT)
     np.fill_diagonal(expected, np.nan)
     return WinRates(
-        observed=_share(wins, met),
+        observed=_ratio(wins, met),
         expected=expected,
         votes=met,
-        overall=_share(wins.sum(axis=1), met.sum(axis=1)),
+        overall=_ratio(wins.sum(axis=1), met.sum(axis=1)),
     )
 
 
@@ -265,15 +215,16 @@ def _difference_errors(ratings: Ratings, draws: FloatArray) -> tuple[FloatArray,
     spread = _variance_of_difference(product)
     curvature = _variance_of_difference(ratings.covariance[np.ix_(comparable, comparable)])
     core = ratings.core[comparable]
-    still = ~(core[:, None] & core[None, :]) | (spread <= STILL_BELOW**2 * curvature)
-    np.fill_diagonal(still, False)
-    error = np.sqrt(np.where(still, np.maximum(spread, curvature), spread))
+    degenerate = spread <= DEGENERATE_SD_RATIO**2 * curvature
+    degenerate |= ~(core[:, None] & core[None, :])
+    np.fill_diagonal(degenerate, False)
+    error = np.sqrt(np.where(degenerate, np.maximum(spread, curvature), spread))
     np.fill_diagonal(error, 0.0)
     full_error = np.full((n, n), np.nan)
     full_error[np.ix_(comparable, comparable)] = error
-    full_still = np.zeros((n, n), dtype=bool)
-    full_still[np.ix_(comparable, comparable)] = still
-    return full_error, full_still
+    full_degenerate = np.zeros((n, n), dtype=bool)
+    full_degenerate[np.ix_(comparable, comparable)] = degenerate
+    return full_error, full_degenerate
 
 
 def _variance_of_difference(covariance: FloatArray) -> FloatArray:
@@ -282,7 +233,8 @@ def _variance_of_difference(covariance: FloatArray) -> FloatArray:
     return np.maximum(of_difference, 0.0)
 
 
-def _share(part: FloatArray, whole: FloatArray) -> FloatArray:
+def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
+    """NaN where the whole is 0."""
     share = np.full(part.shape, np.nan)
     np.divide(part, whole, out=share, where=whole > 0)
     return share

@@ -15,7 +15,9 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.special import expit, stdtrit
 
-from ratings.stats.bradley_terry import ELO_PER_LOGIT, Ratings
+from ratings.elo_scale import ELO_PER_LOGIT
+from ratings.significance import LEVEL
+from ratings.stats.bradley_terry import Ratings
 from ratings.stats.comparisons import (
     Comparisons,
     FloatArray,
@@ -27,8 +29,8 @@ from ratings.stats.comparisons import (
 # V_voter + V_prompt is at most twice too large: when neither voters nor prompts have ways of their
 # own. A smaller share of it can only be noise of few clusters, and would claim too much.
 LEAST_SHARE = 0.5
-# Eigenvalues below this share of the largest are directions without variance worth the name: a
-# thousandth of the largest standard error.
+# Eigenvalues below this share of the largest are directions without variance: a thousandth
+# of the largest standard error.
 RANK_TOLERANCE = 1e-6
 # Numbers in a table of clusters and parameters above which it is kept sparse: half a gigabyte.
 DENSE_AT_MOST = 60_000_000
@@ -36,17 +38,13 @@ DENSE_AT_MOST = 60_000_000
 
 @dataclass(frozen=True, eq=False)
 class Clustered:
-    """A covariance clustered two ways, and the three it is made of.
+    """A covariance clustered by voter and by prompt.
 
     Attributes
     ----------
     covariance : float array, shape (p, p)
         ``by_voter + by_prompt - by_both`` made positive semi-definite, in the squared unit of the
         bread times the score.
-    by_voter, by_prompt, by_both, by_vote : float array, shape (p, p)
-        Clustered one way; by voter and prompt together: votes of one voter on one prompt; and not
-        at all. Where there is one voter, or one prompt, nothing says how others would differ; that
-        one and `by_both` are then the same as `by_vote`.
     recolouring : float array, shape (p, p)
         Turns numbers with covariance ``by_voter + by_prompt`` into numbers with `covariance`.
     voters, prompts : int
@@ -57,16 +55,12 @@ class Clustered:
     """
 
     covariance: FloatArray
-    by_voter: FloatArray
-    by_prompt: FloatArray
-    by_both: FloatArray
-    by_vote: FloatArray
     recolouring: FloatArray
     voters: int
     prompts: int
     degrees: float
 
-    def reach(self, level: float = 0.95) -> float:
+    def reach(self, level: float = LEVEL) -> float:
         """Standard errors from the estimate to each end of an interval: a t quantile."""
         return float(stdtrit(self.degrees, (1 + level) / 2))
 
@@ -89,16 +83,37 @@ def clustered(scores: csr_array, bread: FloatArray, voter: IntArray, prompt: Int
 
     Notes
     -----
-    Each one-way covariance is ``bread @ sum_g (s_g s_g') @ bread * G / (G - 1)``, s_g the scores
-    added up in cluster g of G (Liang and Zeger 1986, Biometrika 73, 13-22, with the usual
-    correction for few clusters). Their combination need not be positive semi-definite; see
-    `two_way`.
+    The one-way covariances need not combine to a positive semi-definite one; see `two_way`.
     """
-    n = scores.shape[0]
+    covariance, recolouring = two_way(*one_way(scores, bread, voter, prompt))
+    voters, prompts = np.unique(voter).size, np.unique(prompt).size
+    fewest = min((size for size in (voters, prompts) if size > 1), default=voter.size)
+    return Clustered(
+        covariance=covariance,
+        recolouring=recolouring,
+        voters=voters,
+        prompts=prompts,
+        degrees=float(max(1, fewest - 1)),
+    )
+
+
+def one_way(
+    scores: csr_array, bread: FloatArray, voter: IntArray, prompt: IntArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Estimate the covariance by voter, by prompt, and by both together: shape (p, p) each.
+
+    The last has the votes of one voter on one prompt as its clusters. Where there is one voter,
+    or one prompt, nothing says how others would differ: that one and the last then have every
+    vote as a cluster.
+
+    Notes
+    -----
+    ``bread @ sum_g (s_g s_g') @ bread * G / (G - 1)``, s_g the scores added up in cluster g of G
+    (Liang and Zeger 1986, Biometrika 73, 13-22, with the usual correction for few clusters).
+    """
     (voters, of_voter), (prompts, of_prompt) = compact(voter), compact(prompt)
     meat = (scores.T @ scores).toarray()
-    by_vote = _covariance(meat, bread, n)
-    by_voter = by_prompt = by_both = by_vote
+    by_voter = by_prompt = by_both = _covariance(meat, bread, scores.shape[0])
     if voters.size > 1:
         by_voter = _covariance(_meat(scores, of_voter, voters.size), bread, voters.size)
     if prompts.size > 1:
@@ -112,19 +127,7 @@ def clustered(scores: csr_array, bread: FloatArray, voter: IntArray, prompt: Int
             part = csr_array(scores[shared])
             together = _meat(part, of_some, some.size) - (part.T @ part).toarray()
             by_both = _covariance(meat + together, bread, both.size)
-    covariance, recolouring = two_way(by_voter, by_prompt, by_both)
-    kinds = [names.size for names in (voters, prompts) if names.size > 1]
-    return Clustered(
-        covariance=covariance,
-        by_voter=by_voter,
-        by_prompt=by_prompt,
-        by_both=by_both,
-        by_vote=by_vote,
-        recolouring=recolouring,
-        voters=voters.size,
-        prompts=prompts.size,
-        degrees=float(max(1, min(kinds, default=voter.size) - 1)),
-    )
+    return by_voter, by_prompt, by_both
 
 
 def two_way(
@@ -173,21 +176,21 @@ def vote_scores(votes: Comparisons, ratings: Ratings) -> csr_array:
     Returns
     -------
     csr_array, shape (n_votes, n_versions)
-        With respect to the ratings in natural logits: ``weight * (points of the left - p)`` for
-        the left version, p its chance, and the opposite for the right one; zero for votes between
+        With respect to the ratings in natural logits: ``weight * (points of A - p)`` for
+        version A, p its chance, and the opposite for version B; zero for votes between
         versions that are not comparable.
     """
     n = votes.n_votes
-    known = ratings.comparable[votes.left] & ratings.comparable[votes.right]
+    known = ratings.comparable[votes.a] & ratings.comparable[votes.b]
     logits = np.where(ratings.comparable, ratings.elo, 0.0) / ELO_PER_LOGIT
-    points = np.where(votes.outcome == Outcome.TIE, 0.5, votes.outcome == Outcome.LEFT)
-    residual = (points - expit(logits[votes.left] - logits[votes.right])) * known
+    points = np.where(votes.outcome == Outcome.TIE, 0.5, votes.outcome == Outcome.A)
+    residual = (points - expit(logits[votes.a] - logits[votes.b])) * known
     if votes.weight is not None:
         residual = residual * votes.weight
     return csr_array(
         (
             np.stack([residual, -residual], axis=1).ravel(),
-            np.stack([votes.left, votes.right], axis=1).ravel(),
+            np.stack([votes.a, votes.b], axis=1).ravel(),
             np.arange(0, 2 * n + 1, 2),
         ),
         shape=(n, votes.n_versions),
@@ -223,7 +226,7 @@ def sandwich(votes: Comparisons, ratings: Ratings) -> Clustered:
     Clustered
         In squared Elo points; zero for versions that are not comparable.
     """
-    known = ratings.comparable[votes.left] & ratings.comparable[votes.right]
+    known = ratings.comparable[votes.a] & ratings.comparable[votes.b]
     votes = votes if known.all() else votes.select(known)  # others' voters are no clusters here
     return clustered(vote_scores(votes, ratings), bread(ratings), votes.voter, votes.prompt)
 

@@ -11,15 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array, hstack
 from scipy.special import ndtri, softmax, stdtr, stdtrit
-from scipy.stats import false_discovery_control
 
-from ratings.stats.bootstrap import STILL_BELOW, require_level
+from ratings.significance import LEVEL, discoveries, normal_reach
+from ratings.stats.bootstrap import DEGENERATE_SD_RATIO, require_level
 from ratings.stats.bradley_terry import DEFAULT_PRIOR, NO_SPREAD, Ratings, fit
 from ratings.stats.comparisons import BoolArray, Comparisons, FloatArray, IntArray, compact
 from ratings.stats.sandwich import bread, clustered, vote_scores
 
-# Share of false ones among the discoveries that is accepted.
-FALSE_DISCOVERIES = 0.05
 # How differently versions may do on a slice: the scale of a half-normal prior on the standard
 # deviation of their true differences, in Elo points. In simulated slices whose differences had
 # standard deviations from 0 to 70, half this scale let intervals that claim 95 % cover 91 % at
@@ -30,7 +28,7 @@ SPREADS = SPREAD_SCALE * ndtri(0.5 + (np.arange(100) + 0.5) / 200)
 
 
 @dataclass(frozen=True, eq=False)
-class Slices:
+class SliceRatings:
     """The ratings of each slice beside the category's.
 
     Attributes
@@ -76,14 +74,14 @@ class Slices:
     votes: IntArray
 
 
-def slices(
+def rate_slices(
     votes: Comparisons,
     ratings: Ratings,
     members: BoolArray,
     *,
     prior: float = DEFAULT_PRIOR,
-    level: float = 0.95,
-) -> Slices:
+    level: float = LEVEL,
+) -> SliceRatings:
     """Rate the versions on parts of the votes, pulled towards their ratings on all of them.
 
     Parameters
@@ -100,7 +98,7 @@ def slices(
 
     Returns
     -------
-    Slices
+    SliceRatings
 
     Raises
     ------
@@ -134,62 +132,36 @@ def slices(
             f"The members have shape {members.shape} and type {members.dtype}; they must be "
             f"boolean, with one row a slice and one column for each of the {votes.n_votes} votes."
         )
-    among = ratings.comparable[votes.left] & ratings.comparable[votes.right]
+    among = ratings.comparable[votes.a] & ratings.comparable[votes.b]
     if not among.all():  # the voters of others are no clusters here
         votes, members = votes.select(among), members[:, among]
     shape = (len(members), votes.n_versions)
     raw, pooled, low, high, share, p_value = np.full((6, *shape), np.nan)
     covariance, spread = np.full((*shape, shape[1]), np.nan), np.full(shape[0], np.nan)
-    comparable, seen = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64)
+    comparable, votes_of = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64)
     scores = vote_scores(votes, ratings)
     for row, member in enumerate(members):
         if not member.any():
             continue
-        part = votes.select(member)
-        seen[row] = np.bincount(np.concatenate([part.left, part.right]), minlength=shape[1])
-        own = fit(part, prior=prior)
-        clusters = np.minimum(_clusters(part, part.voter), _clusters(part, part.prompt))
-        known = np.flatnonzero(own.comparable & ratings.comparable & (clusters >= 2))
-        if known.size < 2:
+        both = np.concatenate([votes.a[member], votes.b[member]])
+        votes_of[row] = np.bincount(both, minlength=shape[1])
+        found = _compare(votes, member, scores, ratings, prior)
+        if found is None:
             continue
-        category = ratings.elo[known]
-        difference = own.elo[known] - own.elo[known].mean() - (category - category.mean())
-        noise, crossed, of_category, degrees = _covariances(
-            votes, member, scores, ratings, own, known
-        )
-        kept, kept_noise, of_pooled, spread[row] = pool(difference, noise, crossed, of_category)
+        known, category = found.versions, ratings.elo[found.versions]
+        shrunk = shrink(found.difference, found.noise, found.crossed, found.of_category)
+        reach = _reach(found, shrunk, ratings, level)
         comparable[row, known] = True
-        raw[row, known] = category + difference
-        share[row, known] = kept
-        pooled[row, known] = category + kept * difference
-        covariance[row][np.ix_(known, known)] = of_pooled
-
-        # Welch and Satterthwaite: what is known from the category and what from the slice. The
-        # two parts depend on each other, but together never know less than the poorer one.
-        variance, few = np.diagonal(of_pooled), clusters[known] - 1
-        unsure = np.diagonal(of_category) ** 2 / degrees + kept_noise**2 / few
-        freedom = np.full(known.size, np.inf)
-        np.divide(variance**2, unsure, out=freedom, where=unsure > 0)
-        freedom = np.maximum(freedom, np.minimum(few, degrees))
-        reach = stdtrit(freedom, (1 + level) / 2) * np.sqrt(variance)
-        # What the category doesn't know, a slice that leans on it doesn't either.
-        curvature = np.sqrt(np.diagonal(ratings.covariance)[known])
-        still = np.sqrt(np.diagonal(of_category)) <= STILL_BELOW * curvature
-        still |= ~ratings.core[known]
-        reach = np.maximum(reach, np.where(still, ndtri((1 + level) / 2) * curvature, 0.0))
+        raw[row, known] = category + found.difference
+        share[row, known] = shrunk.share
+        pooled[row, known] = category + shrunk.share * found.difference
+        covariance[row][np.ix_(known, known)] = shrunk.covariance
+        spread[row] = shrunk.spread
         low[row, known], high[row, known] = pooled[row, known] - reach, pooled[row, known] + reach
         low[row, known[ratings.bounded[known] == "above"]] = -np.inf
         high[row, known[ratings.bounded[known] == "below"]] = np.inf
-        error = np.sqrt(np.diagonal(noise))
-        tested = error > NO_SPREAD
-        statistic = np.abs(difference[tested]) / error[tested]
-        p_value[row, known[tested]] = 2 * stdtr(few[tested], -statistic)
-
-    discovery = np.zeros(shape, dtype=bool)
-    tested = ~np.isnan(p_value)
-    if tested.any():
-        discovery[tested] = false_discovery_control(p_value[tested]) <= FALSE_DISCOVERIES
-    return Slices(
+        p_value[row, known] = t_test_p_values(found.difference, found.noise, found.clusters - 1)
+    return SliceRatings(
         raw=raw,
         comparable=comparable,
         pooled=pooled,
@@ -199,15 +171,83 @@ def slices(
         share=share,
         spread=spread,
         p_value=p_value,
-        discovery=discovery,
-        votes=seen,
+        discovery=np.array(discoveries(p_value.ravel().tolist()), dtype=bool).reshape(shape),
+        votes=votes_of,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Comparison:
+    """A slice beside its category, for the k versions that the slice compares.
+
+    Attributes
+    ----------
+    versions : int array, shape (k,)
+    clusters : int array, shape (k,)
+        Voters, or prompts if these are fewer, behind each version's votes in the slice.
+    difference : float array, shape (k,)
+        Slice less category in Elo points, mean zero.
+    noise, crossed, of_category : float array, shape (k, k)
+        Covariances of the difference, of the difference with the category's ratings, and of the
+        category's ratings, in squared Elo points.
+    category_degrees : float
+        Degrees of freedom of the last.
+    """
+
+    versions: IntArray
+    clusters: IntArray
+    difference: FloatArray
+    noise: FloatArray
+    crossed: FloatArray
+    of_category: FloatArray
+    category_degrees: float
+
+
+def _compare(
+    votes: Comparisons, member: BoolArray, scores: csr_array, ratings: Ratings, prior: float
+) -> _Comparison | None:
+    """Fit the slice `member`, shape (n_votes,), by itself; None if it compares no two versions.
+
+    `scores` are those of all votes under the category's `ratings`.
+    """
+    part = votes.select(member)
+    own = fit(part, prior=prior)
+    clusters = np.minimum(_clusters(part, part.voter), _clusters(part, part.prompt))
+    known = np.flatnonzero(own.comparable & ratings.comparable & (clusters >= 2))
+    if known.size < 2:
+        return None
+    difference = own.elo[known] - ratings.elo[known]
+    noise, crossed, of_category, degrees = _covariances(votes, member, scores, ratings, own, known)
+    return _Comparison(
+        versions=known,
+        clusters=clusters[known],
+        difference=difference - difference.mean(),
+        noise=noise,
+        crossed=crossed,
+        of_category=of_category,
+        category_degrees=degrees,
+    )
+
+
+def _reach(found: _Comparison, shrunk: Shrunk, ratings: Ratings, level: float) -> FloatArray:
+    """Elo points from each pooled rating to either end of its interval, shape (k,)."""
+    variance, of_category = np.diagonal(shrunk.covariance), np.diagonal(found.of_category)
+    degrees = satterthwaite_degrees(
+        variance, of_category, found.category_degrees, shrunk.kept_noise, found.clusters - 1
+    )
+    reach = stdtrit(degrees, (1 + level) / 2) * np.sqrt(variance)
+    # What the category doesn't know, a slice that is pulled towards it doesn't either.
+    by_curvature = np.sqrt(np.diagonal(ratings.covariance)[found.versions])
+    degenerate = np.sqrt(of_category) <= DEGENERATE_SD_RATIO * by_curvature
+    degenerate |= ~ratings.core[found.versions]
+    least: FloatArray = np.where(degenerate, normal_reach(level) * by_curvature, 0.0)
+    return np.maximum(reach, least)
 
 
 def _clusters(votes: Comparisons, label: IntArray) -> IntArray:
     """How many different labels the votes of each version have, shape (n_versions,)."""
     names, place = compact(label)
-    met = np.unique(np.concatenate([votes.left, votes.right]) * names.size + np.tile(place, 2))
+    met = np.unique(np.concatenate([votes.a, votes.b]) * names.size + np.tile(place, 2))
     return np.bincount(met // names.size, minlength=votes.n_versions)
 
 
@@ -244,19 +284,48 @@ def _covariances(
     crossed = both.covariance[np.ix_(known, n + known)]
     of_category = both.covariance[np.ix_(n + known, n + known)]
     by_curvature = np.diagonal(own.covariance)[known] - np.diagonal(ratings.covariance)[known]
-    varied = own.core[known] & (np.diagonal(noise) > STILL_BELOW**2 * by_curvature)
+    varied = own.core[known] & (np.diagonal(noise) > DEGENERATE_SD_RATIO**2 * by_curvature)
     missing = np.where(varied, 0.0, by_curvature - np.diagonal(noise))
     return noise + np.diag(np.maximum(missing, 0.0)), crossed, of_category, both.degrees
 
 
-def pool(
-    difference: FloatArray, noise: FloatArray, crossed: FloatArray, of_category: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray, float]:
-    """Average over `SPREADS` what is kept of the difference between a slice and its category.
+@dataclass(frozen=True, eq=False)
+class Shrunk:
+    """Differences of parts from their whole, pulled towards zero by their noise.
 
-    `difference` has shape (k,), the covariances (k, k). Returns the share kept and the variance
-    of what is kept, shape (k,) each, the covariance of the pooled ratings, (k, k), and the mean
-    of the spreads. The differences add up to zero, so they tell as much as k - 1 free ones.
+    Attributes
+    ----------
+    share : float array, shape (k,)
+        The part of each difference that is kept, 0 to 1.
+    kept_noise : float array, shape (k,)
+        Variance that the noise leaves in what is kept.
+    covariance : float array, shape (k, k)
+        Of the whole plus what is kept.
+    spread : float
+        Standard deviation of the true differences, as far as these tell.
+    """
+
+    share: FloatArray
+    kept_noise: FloatArray
+    covariance: FloatArray
+    spread: float
+
+
+def shrink(
+    difference: FloatArray, noise: FloatArray, crossed: FloatArray, of_whole: FloatArray
+) -> Shrunk:
+    """Keep of each difference what its noise does not explain, averaged over `SPREADS`.
+
+    Parameters
+    ----------
+    difference : float array, shape (k,)
+        Of a part from the whole, in Elo points.
+    noise, crossed, of_whole : float array, shape (k, k)
+        Covariances of the differences, of the differences with the whole, and of the whole.
+
+    Notes
+    -----
+    See `rate_slices`. The differences add up to zero, so they tell as much as k - 1 free ones.
     """
     size = difference.size
     spread = SPREADS[:, None] ** 2
@@ -266,13 +335,43 @@ def pool(
     mean = likely @ kept
     twice = (kept * likely[:, None]).T @ kept
     lost = likely @ ((1 - kept) ** 2 * spread)
-    with_category = mean[:, None] * crossed
+    with_whole = mean[:, None] * crossed
     covariance: FloatArray = (
-        of_category
-        + with_category
-        + with_category.T
+        of_whole
+        + with_whole
+        + with_whole.T
         + twice * noise
         + np.diag(lost)
         + (twice - np.outer(mean, mean)) * np.outer(difference, difference)
     )
-    return mean, np.diagonal(twice * noise), covariance, float(likely @ SPREADS)
+    return Shrunk(mean, np.diagonal(twice * noise), covariance, float(likely @ SPREADS))
+
+
+def satterthwaite_degrees(
+    variance: FloatArray,
+    of_whole: FloatArray | float,
+    whole_degrees: float,
+    kept_noise: FloatArray,
+    part_degrees: IntArray,
+) -> FloatArray:
+    """Degrees of freedom of a pooled rating's variance, shape (k,).
+
+    By Welch and Satterthwaite, from the variance known from the whole and the part's own noise
+    with their degrees. The two depend on each other, but together never know less than the poorer.
+    """
+    unsure = of_whole**2 / whole_degrees + kept_noise**2 / part_degrees
+    degrees = np.full(variance.size, np.inf)
+    np.divide(variance**2, unsure, out=degrees, where=unsure > 0)
+    return np.maximum(degrees, np.minimum(part_degrees, whole_degrees))
+
+
+def t_test_p_values(difference: FloatArray, noise: FloatArray, degrees: IntArray) -> FloatArray:
+    """Two-sided p-values of "no difference", shape (k,); NaN where the difference has no noise.
+
+    `difference` in Elo points with the covariance `noise`, shape (k, k), and degrees of freedom.
+    """
+    error = np.sqrt(np.maximum(np.diagonal(noise), 0.0))
+    p_value = np.full(difference.size, np.nan)
+    tested = error > NO_SPREAD
+    p_value[tested] = 2 * stdtr(degrees[tested], -np.abs(difference[tested]) / error[tested])
+    return p_value

@@ -2,7 +2,7 @@
 
 The log-likelihood ratio of a sequential test is, near enough, a Brownian motion in the time of its
 information. Where it ends is found on a grid, once, for the drift half-way between the hypotheses;
-any other drift weighs the same endings anew by their likelihood ratio. What is read from it: the
+any other drift weighs the same endings by their likelihood ratio. What is read from it: the
 chances of each verdict and how long they take (`planning`), and an estimate that stopping does not
 bias (`sequential`).
 """
@@ -15,12 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 
+from ratings.significance import LEVEL
 from ratings.stats.comparisons import FloatArray, IntArray
 
 # Variance of one step of the grid's walk, where the bounds are some 6 apart.
-STEP = 0.1
+STEP_VARIANCE = 0.1
+# Cells of the grid, 16 bytes each. Designs that can be proposed stay below a tenth of it.
+CELLS_AT_MOST = 50_000_000
 POINTS_A_STEP = 3  # grid points in a step's standard deviation: moments are then right to 1e-9
-REACH = 6  # standard deviations to which a normal number is followed
+TAIL_DEVIATIONS = 6  # a normal density is followed so far: a billionth lies beyond
 # A walk looked at every so often passes a bound by 0.583 standard deviations of a step on average
 # (Siegmund 1985, Sequential Analysis, section 10.3).
 OVERSHOOT = 0.5826
@@ -96,6 +99,12 @@ def stopping(
     value : float
         One that the grid must hold.
 
+    Raises
+    ------
+    ValueError
+        The grid would take more than CELLS_AT_MOST: the gap is too small for the bounds, or too
+        large for so many blocks.
+
     Notes
     -----
     Armitage, McPherson and Rowe 1969, Journal of the Royal Statistical Society A 132, 235-244:
@@ -104,14 +113,20 @@ def stopping(
     overshoots.
     """
     begin, end = float(information[first - 1]), float(information[-1])
-    steps = math.ceil(gap**2 * (end - begin) / STEP)
+    steps = math.ceil(gap**2 * (end - begin) / STEP_VARIANCE)
     looks = np.linspace(begin, end, steps + 1)
     spread = gap * math.sqrt((end - begin) / steps) if steps else gap * math.sqrt(begin) / 10
     spacing = spread / POINTS_A_STEP
-    reach = REACH * max(spread, gap * math.sqrt(begin))
-    low = min(bounds[0] - REACH * spread, value, -reach) - spacing
-    high = max(bounds[1] + REACH * spread, value, reach) + spacing
-    at = low + spacing * np.arange(math.ceil((high - low) / spacing) + 1, dtype=np.float64)
+    reach = TAIL_DEVIATIONS * max(spread, gap * math.sqrt(begin))
+    low = min(bounds[0] - TAIL_DEVIATIONS * spread, value, -reach) - spacing
+    high = max(bounds[1] + TAIL_DEVIATIONS * spread, value, reach) + spacing
+    points = math.ceil((high - low) / spacing) + 1
+    if (cells := points * (steps + 2)) > CELLS_AT_MOST:
+        raise ValueError(
+            f"Hypotheses {gap:.3g} standard deviations of a block apart take a grid of {cells:.1e} "
+            f"cells for {len(information)} blocks; {CELLS_AT_MOST:.0e} are allowed."
+        )
+    at = low + spacing * np.arange(points, dtype=np.float64)
 
     block = gap * math.sqrt(end / len(information))
     shift = OVERSHOOT * max(0.0, spread - block)
@@ -120,7 +135,10 @@ def stopping(
     under[0], over[0] = max(bounds[0], floor[first - 1]), bounds[1]
     under = np.minimum(under, over - spacing)
 
-    kernel = _normal(np.arange(-REACH * POINTS_A_STEP, REACH * POINTS_A_STEP + 1) / POINTS_A_STEP)
+    kernel = _normal(
+        np.arange(-TAIL_DEVIATIONS * POINTS_A_STEP, TAIL_DEVIATIONS * POINTS_A_STEP + 1)
+        / POINTS_A_STEP
+    )
     alive = _normal(at / (gap * math.sqrt(begin)))
     sides, endings = np.zeros((2, looks.size + 1, at.size))
     for look in range(looks.size):
@@ -143,7 +161,7 @@ def stopping(
 
 
 def median_unbiased(
-    law: Stopping, verdict: str, value: float, level: float = 0.95
+    law: Stopping, verdict: str, value: float, level: float = LEVEL
 ) -> tuple[float, float, float]:
     """Estimate the effect from how the test ended at its last look, and give an interval.
 
@@ -170,7 +188,7 @@ def median_unbiased(
     """
     information = law.information[-1]
     centre = (value / law.gap - law.gap * information / 2) / information
-    reach = REACH / math.sqrt(information)
+    reach = TAIL_DEVIATIONS / math.sqrt(information)
 
     # How far each ending is worse than this one: wholly, not, or half for what is next to it.
     side = {"regressed": -1, "pass": 1}.get(verdict, 0)

@@ -1,21 +1,22 @@
 /**
  * Talks to the site about battles: asks for the next one, holds its clips ready, sends the answer.
  *
- * @typedef {"left" | "tie" | "both_bad" | "right"} Choice
+ * @typedef {"a" | "tie" | "both_bad" | "b"} Choice
  * @typedef {{ video: string, poster: string }} Clip
  * @typedef {{
  *   id: string, category: string, category_label: string, prompt: string, language: string,
- *   image: string | null, audio: boolean, muted: boolean, left: Clip, right: Clip,
+ *   image: string | null, audio: boolean, muted: boolean, a: Clip, b: Clip,
  *   vote_url: string, skip_url: string, width: number, height: number,
  * }} Battle
  * @typedef {{ name: string, lab: string, url: string }} Entrant
  * @typedef {{ given: number, quota: number }} Panel
  * @typedef {{
- *   choice: Choice, my_votes: number, left?: Entrant, right?: Entrant, panel?: Panel,
+ *   choice: Choice, my_votes: number, a?: Entrant, b?: Entrant, panel?: Panel,
  *   defects_url?: string, take_back_url?: string,
  * }} Reveal names are there if the pair was the arena's
- * @typedef {{ side: "left" | "right", what: string, label: string, second: number | null }} Defect
- * @typedef {{ battle: Battle | null, reason: string }} Next
+ * @typedef {{ side: "a" | "b", kind: string, label: string, second: number | null }} Defect
+ * @typedef {{ title: string, reason: string, again: boolean }} Empty why there is no pair, and whether to ask again
+ * @typedef {{ battle: Battle } | { battle: null } & Empty} Next
  */
 
 /** The site answered, and its answer is no. The message is a sentence for the voter. */
@@ -46,11 +47,11 @@ async function post(url, token, fields = []) {
   const sentence = await sentenceOf(response);
   if (response.status >= 500) {
     throw new Unreachable(
-      sentence ?? `The site failed (error ${response.status}). Try again in a moment.`,
+      sentence ?? `Something went wrong on our side (error ${response.status}). Try again in a moment.`,
     );
   }
   throw new Refused(
-    sentence ?? `The site refused the request (error ${response.status}). Load the page again.`,
+    sentence ?? `The site refused the request (error ${response.status}). Reload the page.`,
   );
 }
 
@@ -75,23 +76,35 @@ export function skipBattle(battle, token) {
 }
 
 /**
+ * Say that these battles are still wanted. Answers with those of them that can still be voted on.
+ *
  * @param {string} url
- * @param {{ side: string, what: string, second: number }} defect
+ * @param {string[]} held
  * @param {string} token
- * @returns {Promise<{ defects: Defect[] }>}
+ * @returns {Promise<string[]>}
  */
-export function markDefect(url, { side, what, second }, token) {
-  return post(url, token, [["side", side], ["what", what], ["second", second.toFixed(2)]]);
+export async function keepBattles(url, held, token) {
+  return (await post(url, token, held.map((id) => ["have", id]))).open;
 }
 
 /**
  * @param {string} url
- * @param {{ side: string, what: string }} defect
+ * @param {{ side: string, kind: string, second: number }} defect
  * @param {string} token
  * @returns {Promise<{ defects: Defect[] }>}
  */
-export function takeBackDefect(url, { side, what }, token) {
-  return post(url, token, [["side", side], ["what", what]]);
+export function markDefect(url, { side, kind, second }, token) {
+  return post(url, token, [["side", side], ["kind", kind], ["second", second.toFixed(2)]]);
+}
+
+/**
+ * @param {string} url
+ * @param {{ side: string, kind: string }} defect
+ * @param {string} token
+ * @returns {Promise<{ defects: Defect[] }>}
+ */
+export function takeBackDefect(url, { side, kind }, token) {
+  return post(url, token, [["side", side], ["kind", kind]]);
 }
 
 /** A clip of a battle that was drawn is no longer there. */
@@ -105,7 +118,7 @@ async function download(url) {
   } catch {
     throw new Unreachable("The next clips could not be loaded. Check your connection and try again.");
   }
-  if (response.status === 404) throw new Gone("A clip of the next pair is gone.");
+  if (response.status === 404) throw new Gone("A clip of the next pair no longer exists.");
   if (!response.ok) {
     throw new Unreachable(`A clip of the next pair could not be loaded (error ${response.status}).`);
   }
@@ -125,30 +138,30 @@ export async function fetchNext(url, token, held) {
   const next = await post(url, token, held.map((id) => ["have", id]));
   const { battle } = next;
   if (!battle) return next;
-  let left, right;
+  let a, b;
   try {
-    [left, right] = await Promise.all([download(battle.left.video), download(battle.right.video)]);
+    [a, b] = await Promise.all([download(battle.a.video), download(battle.b.video)]);
   } catch (error) {
     if (!(error instanceof Gone)) throw error;
     await skipBattle(battle, token); // nobody can judge it: pass on to another one
     return fetchNext(url, token, held);
   }
-  for (const picture of [battle.left.poster, battle.right.poster, battle.image]) {
+  for (const picture of [battle.a.poster, battle.b.poster, battle.image]) {
     if (picture) new Image().src = picture; // into the browser's cache; nobody waits for it
   }
   return {
     ...next,
     battle: {
       ...battle,
-      left: { ...battle.left, video: left },
-      right: { ...battle.right, video: right },
+      a: { ...battle.a, video: a },
+      b: { ...battle.b, video: b },
     },
   };
 }
 
 /** Give the memory of a finished battle back. @param {Battle} battle */
 export function release(battle) {
-  for (const { video } of [battle.left, battle.right]) {
+  for (const { video } of [battle.a, battle.b]) {
     if (video.startsWith("blob:")) URL.revokeObjectURL(video);
   }
 }

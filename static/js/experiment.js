@@ -1,8 +1,11 @@
-// The parts of the page that change are fetched anew every five seconds. A part in use, one that
-// holds the focus, a playing clip or selected words, is left alone until it is not.
-const EVERY = 5_000;
-const OPENER = "details[id] > summary"; // gets its focus back when its part is fetched anew
-const page = document.querySelector("[data-experiment]");
+// The parts of the page that change are fetched again every few seconds: of an experiment for as long
+// as the page is open, of a plan until one is marked data-ready. A part in use, one that holds the
+// focus, a playing clip or selected words, is left alone until it is not.
+const OPENER = "details[id] > summary"; // gets its focus back when its part is fetched again
+const page = document.querySelector("[data-refresh]");
+const EVERY = Number(page.dataset.refreshEvery ?? 5_000); // milliseconds
+const address = new URL(page.dataset.refresh, location.href);
+address.searchParams.set("fragment", "");
 const stale = document.querySelector("[data-stale]");
 
 /** @param {Element} part */
@@ -33,7 +36,7 @@ function putInPlace(old, fresh) {
   }
 }
 
-/** What stands in the window stays there, whatever grows or shrinks above it. @param {() => void} change */
+/** What is in the window stays there, whatever grows or shrinks above it. @param {() => void} change */
 function keepPlace(change) {
   const places = [...page.querySelectorAll("h2[id], details[id], tr[id]")];
   const top = (place) => place.getBoundingClientRect().top;
@@ -61,9 +64,9 @@ function show(html) {
 }
 
 async function refresh() {
-  if (document.hidden) return;
+  if (document.hidden || page.querySelector("[data-ready]")) return;
   try {
-    const response = await fetch(`${page.dataset.experiment}?fragment`, { signal: AbortSignal.timeout(2 * EVERY) });
+    const response = await fetch(address, { signal: AbortSignal.timeout(10_000) });
     if (response.redirected) {
       location.reload(); // the session has ended: this leads to the login and back
       return;
@@ -73,13 +76,14 @@ async function refresh() {
     keepPlace(() => show(html));
     stale.hidden = true;
   } catch (error) {
-    stale.textContent = `These numbers could not be read anew (${error.message}); the next try follows in 5 seconds.`;
+    stale.textContent = `These numbers could not be updated (${error.message}). The page tries again in ${EVERY / 1000} seconds.`;
     stale.hidden = false;
   }
 }
 
 async function keepFresh() {
   await refresh();
+  if (page.querySelector("[data-ready]")) return;
   setTimeout(keepFresh, EVERY);
 }
 

@@ -2,7 +2,7 @@
  * Two players that behave as one: they start in the same instant, stay together, pause, seek and
  * loop together, and at most one of them is heard.
  *
- * @typedef {"left" | "right"} Side
+ * @typedef {"a" | "b"} Side
  * @typedef {Side | "mute"} Hearing
  */
 
@@ -20,7 +20,7 @@ const CORRECTION = 0.1;
 const CHECK_EVERY_MS = 100;
 
 /** @type {Record<Side, Side>} */
-const OTHER = { left: "right", right: "left" };
+const OTHER = { a: "b", b: "a" };
 
 export class Players extends EventTarget {
   /** @type {Record<Side, HTMLVideoElement>} */
@@ -39,13 +39,13 @@ export class Players extends EventTarget {
    * `blocked` (the browser wants a click first; detail.sound tells whether only sound was refused),
    * `broken` (a clip can't be played).
    *
-   * @param {HTMLVideoElement} left
-   * @param {HTMLVideoElement} right
+   * @param {HTMLVideoElement} a
+   * @param {HTMLVideoElement} b
    */
-  constructor(left, right) {
+  constructor(a, b) {
     super();
-    this.#video = { left, right };
-    for (const side of /** @type {Side[]} */ (["left", "right"])) {
+    this.#video = { a, b };
+    for (const side of /** @type {Side[]} */ (["a", "b"])) {
       const video = this.#video[side];
       video.controls = false;
       video.loop = false; // two clips that loop on their own drift apart
@@ -73,26 +73,26 @@ export class Players extends EventTarget {
 
   /** Seconds both clips cover; 0 until both are known. */
   get length() {
-    const { left, right } = this.#video;
-    const shorter = Math.min(left.duration, right.duration);
+    const { a, b } = this.#video;
+    const shorter = Math.min(a.duration, b.duration);
     return Number.isFinite(shorter) ? shorter : 0;
   }
 
   get position() {
-    return Math.min(this.#video.left.currentTime, this.length);
+    return Math.min(this.#video.a.currentTime, this.length);
   }
 
   /**
    * Show another pair; it stays still until play().
    *
-   * @param {{ left: { video: string, poster: string }, right: { video: string, poster: string },
+   * @param {{ a: { video: string, poster: string }, b: { video: string, poster: string },
    *           width: number, height: number }} battle
    */
   load(battle) {
     this.#pair += 1;
     this.#wanted = false;
     this.#started = false;
-    for (const side of /** @type {Side[]} */ (["left", "right"])) {
+    for (const side of /** @type {Side[]} */ (["a", "b"])) {
       const video = this.#video[side];
       video.pause();
       video.playbackRate = 1;
@@ -110,10 +110,10 @@ export class Players extends EventTarget {
     const pair = this.#pair;
     this.#wanted = true;
     this.#tell("state");
-    await Promise.all([this.#canPlay("left"), this.#canPlay("right")]);
+    await Promise.all([this.#canPlay("a"), this.#canPlay("b")]);
     if (pair !== this.#pair || !this.#wanted) return;
-    const { left, right } = this.#video;
-    if (!this.#started) left.currentTime = right.currentTime = 0;
+    const { a, b } = this.#video;
+    if (!this.#started) a.currentTime = b.currentTime = 0;
     await this.#playBoth();
     if (pair !== this.#pair || this.#blocked || this.#started || !this.#wanted) return;
     this.#started = true;
@@ -122,11 +122,11 @@ export class Players extends EventTarget {
 
   pause() {
     this.#wanted = false;
-    const { left, right } = this.#video;
-    left.pause();
-    right.pause();
+    const { a, b } = this.#video;
+    a.pause();
+    b.pause();
     // Two pictures that stand still are compared closely: show the same moment.
-    if (this.#started && !left.ended && !right.ended) right.currentTime = left.currentTime;
+    if (this.#started && !a.ended && !b.ended) b.currentTime = a.currentTime;
     this.#tell("state");
   }
 
@@ -143,7 +143,7 @@ export class Players extends EventTarget {
   /** @param {number} seconds */
   seek(seconds) {
     const to = Math.max(0, Math.min(seconds, this.length));
-    this.#video.left.currentTime = this.#video.right.currentTime = to;
+    this.#video.a.currentTime = this.#video.b.currentTime = to;
     if (this.#wanted && this.#started) void this.#playBoth(); // a clip that had ended stands still
     this.#tell("state");
   }
@@ -155,9 +155,9 @@ export class Players extends EventTarget {
    */
   hear(hearing) {
     this.#hearing = hearing;
-    this.#video.left.muted = hearing !== "left";
-    this.#video.right.muted = hearing !== "right";
-    this.#video.left.playbackRate = this.#video.right.playbackRate = 1;
+    this.#video.a.muted = hearing !== "a";
+    this.#video.b.muted = hearing !== "b";
+    this.#video.a.playbackRate = this.#video.b.playbackRate = 1;
     this.#tell("state");
   }
 
@@ -171,15 +171,15 @@ export class Players extends EventTarget {
   }
 
   async #playBoth() {
-    const { left, right } = this.#video;
+    const { a, b } = this.#video;
     try {
-      await Promise.all([left.play(), right.play()]);
+      await Promise.all([a.play(), b.play()]);
       this.#blocked = false;
     } catch (error) {
       // AbortError only says that a pause or another pair came first.
       if (!(error instanceof DOMException) || error.name !== "NotAllowedError") return;
-      left.pause();
-      right.pause();
+      a.pause();
+      b.pause();
       if (this.#hearing !== "mute") {
         this.hear("mute");
         this.#tell("blocked", { sound: true });
@@ -201,27 +201,27 @@ export class Players extends EventTarget {
 
   #resumeBoth() {
     if (!this.#wanted || !this.#started) return;
-    const { left, right } = this.#video;
-    if (left.ended || right.ended) return;
+    const { a, b } = this.#video;
+    if (a.ended || b.ended) return;
     const ready = HTMLMediaElement.HAVE_FUTURE_DATA;
-    const paused = left.paused || right.paused;
-    if (paused && left.readyState >= ready && right.readyState >= ready) void this.#playBoth();
+    const paused = a.paused || b.paused;
+    if (paused && a.readyState >= ready && b.readyState >= ready) void this.#playBoth();
   }
 
   #loopWhenBothEnded() {
-    const { left, right } = this.#video;
-    if (!this.#wanted || !left.ended || !right.ended) return;
-    left.currentTime = right.currentTime = 0;
+    const { a, b } = this.#video;
+    if (!this.#wanted || !a.ended || !b.ended) return;
+    a.currentTime = b.currentTime = 0;
     void this.#playBoth();
   }
 
   #keepTogether() {
-    const { left, right } = this.#video;
+    const { a, b } = this.#video;
     if (!this.#wanted || !this.#started) return;
-    if (left.paused || right.paused || left.seeking || right.seeking) return;
+    if (a.paused || b.paused || a.seeking || b.seeking) return;
     // The silent side follows, so that a correction is never heard.
-    const lead = this.#hearing === "right" ? right : left;
-    const follower = lead === left ? right : left;
+    const lead = this.#hearing === "b" ? b : a;
+    const follower = lead === a ? b : a;
     const ahead = follower.currentTime - lead.currentTime;
     if (Math.abs(ahead) > DRIFT_TO_SEEK) {
       follower.currentTime = lead.currentTime;

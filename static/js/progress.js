@@ -1,4 +1,4 @@
-// The numbers of the page are fetched anew every ten seconds; the page around them stays.
+// The numbers of the page are fetched again every ten seconds; the page around them stays.
 const EVERY = 10_000;
 const numbers = document.querySelector("[data-progress]");
 const stale = document.querySelector("[data-progress-stale]");
@@ -30,7 +30,7 @@ async function refresh() {
     show(await response.text());
     stale.hidden = true;
   } catch (error) {
-    stale.textContent = `These numbers could not be read anew (${error.message}); the next try follows in 10 seconds.`;
+    stale.textContent = `These numbers could not be updated (${error.message}). The page tries again in 10 seconds.`;
     stale.hidden = false;
   }
 }

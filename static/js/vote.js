@@ -3,11 +3,14 @@
  * and goes on to the next battle, which was loaded meanwhile.
  */
 
-import { castVote, fetchNext, markDefect, Refused, release, skipBattle, takeBackDefect } from "./battle.js";
+import {
+  castVote, fetchNext, keepBattles, markDefect, Refused, release, skipBattle, takeBackDefect,
+} from "./battle.js";
 import { Players } from "./players.js";
 
 /** @typedef {import("./battle.js").Battle} Battle */
 /** @typedef {import("./battle.js").Choice} Choice */
+/** @typedef {import("./battle.js").Empty} Empty */
 /** @typedef {import("./battle.js").Entrant} Entrant */
 /** @typedef {import("./battle.js").Next} Next */
 /** @typedef {import("./battle.js").Reveal} Reveal */
@@ -18,30 +21,39 @@ import { Players } from "./players.js";
 /** Long enough to read two names, short enough not to wait for it. */
 const REVEAL_MS = 2500;
 
-/** How often an empty page asks for a pair. */
+/** When an empty page asks for a pair: soon at first, then ever later up to the longest pause. */
 const LOOK_AGAIN_MS = 5000;
+const LATER = 1.5;
+const LOOK_AGAIN_MS_AT_MOST = 60_000;
+
+/** How often a page that plays says so. The site gives a pair away of which it heard nothing for two minutes. */
+const KEEP_MS = 30_000;
+/** After so long without a word the pair that was loaded ahead may be another voter's by now. */
+const MAY_BE_GONE_MS = 100_000;
+const GIVEN_AWAY =
+  "This pair is no longer yours, because this page was idle for too long. Please go on with the next pair.";
 
 /** @type {Side[]} */
-const SIDES = ["left", "right"];
+const SIDES = ["a", "b"];
 
 /** @type {Record<Choice, string>} */
 const VERDICT = {
-  left: "Lane 1 wins",
-  right: "Lane 2 wins",
-  tie: "A tie",
-  both_bad: "Both bad",
+  a: "A is better",
+  b: "B is better",
+  tie: "Tie",
+  both_bad: "Both are bad",
 };
 
 /** @type {Record<string, Choice>} */
 const CHOICE_OF_KEY = {
-  ArrowLeft: "left", 1: "left",
-  ArrowRight: "right", 2: "right",
+  ArrowLeft: "a", 1: "a",
+  ArrowRight: "b", 2: "b",
   ArrowDown: "tie", t: "tie", 3: "tie",
-  ArrowUp: "both_bad", b: "both_bad", 4: "both_bad",
+  ArrowUp: "both_bad", 4: "both_bad",
 };
 
 /** @type {Record<string, Hearing>} */
-const HEARING_OF_KEY = { a: "left", d: "right", m: "mute" };
+const HEARING_OF_KEY = { a: "a", b: "b", m: "mute" };
 
 /**
  * @template {Element} T
@@ -99,21 +111,22 @@ const promptImage = /** @type {HTMLAnchorElement} */ (find("[data-prompt-image]"
 const lightbox = /** @type {HTMLDialogElement} */ (find("[data-lightbox]"));
 const csrfToken = /** @type {HTMLInputElement} */ (find("[name=csrfmiddlewaretoken]")).value;
 const nextUrl = /** @type {string} */ (arena.dataset.nextUrl);
+const keepUrl = /** @type {string} */ (arena.dataset.keepUrl);
 
-const lane = {
-  left: /** @type {HTMLElement} */ (find("[data-lane=left]")),
-  right: /** @type {HTMLElement} */ (find("[data-lane=right]")),
+const figureOf = {
+  a: /** @type {HTMLElement} */ (find("figure[data-side=a]")),
+  b: /** @type {HTMLElement} */ (find("figure[data-side=b]")),
 };
 const nameplate = {
-  left: /** @type {HTMLElement} */ (find("[data-nameplate=left]")),
-  right: /** @type {HTMLElement} */ (find("[data-nameplate=right]")),
+  a: /** @type {HTMLElement} */ (find("[data-nameplate=a]")),
+  b: /** @type {HTMLElement} */ (find("[data-nameplate=b]")),
 };
 
 /** Only where a panel votes. */
 const defects = /** @type {HTMLElement | null} */ (document.querySelector("[data-defects]"));
 const defectButtons = [...(defects?.querySelectorAll("button") ?? [])];
 
-const players = new Players(find("[data-video=left]"), find("[data-video=right]"));
+const players = new Players(find("[data-video=a]"), find("[data-video=b]"));
 const autoAdvance = new Remembered("auto-advance", true);
 const shortcuts = new Remembered("shortcuts", true);
 const sound = new Remembered("sound", false);
@@ -123,6 +136,10 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 let battle = JSON.parse(find("#battle-data").textContent ?? "null");
 /** @type {Promise<Next> | null} */
 let upcoming = null;
+/** The battle of `upcoming`, once it is loaded. @type {Battle | null} */
+let ahead = null;
+/** When the site last heard of the battles that this page holds. */
+let keptAt = Date.now();
 /** @type {State} */
 let state = "empty";
 /** @type {Animation | null} */
@@ -161,6 +178,7 @@ function show(shown) {
   const prompt = /** @type {HTMLElement} */ (find("[data-prompt]"));
   prompt.textContent = shown.prompt;
   prompt.lang = shown.language;
+  keptAt = Date.now();
   voteForm.action = shown.vote_url;
   skipForm.action = shown.skip_url;
   showImage(shown.image);
@@ -192,31 +210,59 @@ function begin() {
   soundBox.hidden = !battle.audio;
   find("[data-sound-hint]").toggleAttribute("hidden", !battle.audio);
   find("[data-muted-hint]").toggleAttribute("hidden", !battle.muted);
-  hear(battle.audio && sound.value ? "left" : "mute");
+  hear(battle.audio && sound.value ? "a" : "mute");
   startButton.hidden = !calm.matches;
   if (!calm.matches) void players.play();
 }
 
-/** @param {string} reason */
-function showEmpty(reason) {
+/** @param {Empty} empty */
+function showEmpty(empty) {
   enter("empty");
   players.pause();
   find("[data-battle]").toggleAttribute("hidden", true);
   find("[data-empty]").toggleAttribute("hidden", false);
-  find("[data-empty-reason]").textContent = reason;
-  announce(reason);
-  lookAgain();
+  sayEmpty(empty);
+  announce(empty.reason);
+  if (empty.again) lookAgain(LOOK_AGAIN_MS);
 }
 
-/** While the page is empty, ask now and then: clips may be in the making. */
-function lookAgain() {
+/** @param {Empty} empty */
+function sayEmpty({ title, reason, again }) {
+  find("[data-empty-title]").textContent = title;
+  find("[data-empty-reason]").textContent = reason;
+  find("[data-empty-again]").toggleAttribute("hidden", !again || !reason);
+  find("[data-empty-form]").toggleAttribute("hidden", !again);
+  find("[data-empty-form] button").textContent = reason ? "Check for new pairs" : "Next pair";
+}
+
+/**
+ * While the page is empty and in view, ask now and then: clips may be in the making, or others may
+ * hold the last pairs.
+ *
+ * @param {number} pause in milliseconds
+ */
+function lookAgain(pause) {
   setTimeout(async () => {
-    if (document.visibilityState === "hidden") return lookAgain();
-    const { battle: found } = await fetchNext(nextUrl, csrfToken, []).catch(() => ({ battle: null }));
+    await inView();
+    const answer = await fetchNext(nextUrl, csrfToken, []).catch(() => null);
     if (state !== "empty") return;
-    if (found) show(found);
-    else lookAgain();
-  }, LOOK_AGAIN_MS);
+    if (answer?.battle) {
+      show(answer.battle);
+      return;
+    }
+    if (answer) sayEmpty(answer);
+    if (!answer || answer.again) {
+      lookAgain(Math.min(Math.max(pause, LOOK_AGAIN_MS) * LATER, LOOK_AGAIN_MS_AT_MOST));
+    }
+  }, pause);
+}
+
+/** @returns {Promise<void>} */
+function inView() {
+  if (document.visibilityState === "visible") return Promise.resolve();
+  return new Promise((resolve) => {
+    document.addEventListener("visibilitychange", () => resolve(), { once: true });
+  });
 }
 
 // ---- voting ----
@@ -225,7 +271,7 @@ function lookAgain() {
 async function vote(choice) {
   if (!battle || state !== "watching") return;
   if (!players.started) {
-    announce("Both clips have to start before you can vote.");
+    announce("Voting opens when both clips have started.");
     return;
   }
   const voted = battle;
@@ -242,7 +288,7 @@ async function vote(choice) {
     } else {
       // The choice is kept, and the site counts a vote sent twice once.
       const { message } = /** @type {Error} */ (error);
-      fail(`${message} Your choice is kept: ${VERDICT[choice]}.`, "Send it again", () => {
+      fail(`${message} Your choice is kept: ${VERDICT[choice]}.`, "Send again", () => {
         enter("watching");
         void vote(choice);
       });
@@ -252,27 +298,27 @@ async function vote(choice) {
 
 /** @param {Choice} choice */
 function markChosen(choice) {
-  for (const side of SIDES) lane[side].classList.toggle("chosen", choice === side);
+  for (const side of SIDES) figureOf[side].classList.toggle("chosen", choice === side);
   for (const button of choiceButtons) button.classList.toggle("sent", button.value === choice);
 }
 
 /** @param {Reveal} revealed */
 function reveal(revealed) {
   markChosen(revealed.choice);
-  const { left, right } = revealed;
-  if (left) fillNameplate("left", left, revealed.choice === "left");
-  if (right) fillNameplate("right", right, revealed.choice === "right");
+  const { a, b } = revealed;
+  if (a) fillNameplate("a", a, revealed.choice === "a");
+  if (b) fillNameplate("b", b, revealed.choice === "b");
   for (const counter of document.querySelectorAll("[data-my-votes]")) {
     counter.textContent = String(revealed.my_votes);
     counter.closest("[hidden]")?.removeAttribute("hidden"); // before the first vote it says nothing
   }
   if (revealed.panel) find("[data-given]").textContent = String(revealed.panel.given);
-  const hidden = `Thank you. Names stay hidden for this pair.${defects ? " What was wrong goes below." : ""}`;
-  const names = left && right
-    ? `Lane 1 was ${left.name} by ${left.lab}, lane 2 was ${right.name} by ${right.lab}.`
+  const hidden = `Thanks. Names stay hidden to keep experiments blind.${defects ? " You can mark defects below." : ""}`;
+  const names = a && b
+    ? `A was ${a.name} by ${a.lab}, B was ${b.name} by ${b.lab}.`
     : hidden;
-  find("[data-after-words]").textContent = `${VERDICT[revealed.choice]}${left ? "" : "."}`;
-  find("[data-after-more]").textContent = left ? "" : hidden;
+  find("[data-after-words]").textContent = `${VERDICT[revealed.choice]}${a ? "" : "."}`;
+  find("[data-after-more]").textContent = a ? "" : hidden;
   enter("revealed");
   announce(`${VERDICT[revealed.choice]}. ${names}`);
   if (defects && revealed.defects_url && revealed.take_back_url) {
@@ -294,7 +340,7 @@ function fillNameplate(side, entrant, picked) {
   if (picked) {
     const pick = document.createElement("span");
     pick.className = "plate-pick";
-    pick.textContent = "Your pick";
+    pick.textContent = "Your choice";
     nameplate[side].append(" ", pick);
   }
   nameplate[side].hidden = false;
@@ -303,7 +349,7 @@ function fillNameplate(side, entrant, picked) {
 function clearReveal() {
   stopCountdown();
   for (const side of SIDES) {
-    lane[side].classList.remove("chosen");
+    figureOf[side].classList.remove("chosen");
     nameplate[side].hidden = true;
   }
   for (const button of choiceButtons) button.classList.remove("sent");
@@ -321,13 +367,13 @@ function offerDefects(box, markUrl, takeBackUrl) {
     button.hidden = !battle?.audio && "ofSound" in button.dataset;
     button.onclick = async () => {
       stopCountdown(); // whoever marks one may mark more
-      const { side = "", what = "" } = button.dataset;
+      const { side = "", kind = "" } = button.dataset;
       const trouble = find("[data-defects-trouble]");
       const isMarked = button.getAttribute("aria-pressed") === "true";
       try {
         const marked = isMarked
-          ? await takeBackDefect(takeBackUrl, { side, what }, csrfToken)
-          : await markDefect(markUrl, { side, what, second: players.position }, csrfToken);
+          ? await takeBackDefect(takeBackUrl, { side, kind }, csrfToken)
+          : await markDefect(markUrl, { side, kind, second: players.position }, csrfToken);
         trouble.toggleAttribute("hidden", true);
         if (!box.hidden) showDefects(marked.defects);
       } catch (error) {
@@ -341,8 +387,8 @@ function offerDefects(box, markUrl, takeBackUrl) {
 /** @param {import("./battle.js").Defect[]} marked */
 function showDefects(marked) {
   for (const button of defectButtons) {
-    const { side, what } = button.dataset;
-    const defect = marked.find((one) => one.side === side && one.what === what);
+    const { side, kind } = button.dataset;
+    const defect = marked.find((one) => one.side === side && one.kind === kind);
     button.setAttribute("aria-pressed", String(Boolean(defect)));
     const at = /** @type {HTMLElement} */ (button.querySelector("[data-at]"));
     at.textContent = defect?.second == null ? "" : `${defect.second.toFixed(1)} s`;
@@ -387,7 +433,29 @@ function prepareNext() {
     if (upcoming === asked) upcoming = null;
   };
   upcoming = asked;
-  asked.then((answer) => answer.battle ?? forget(), forget);
+  asked.then((answer) => {
+    if (answer.battle && upcoming === asked) ahead = answer.battle;
+    else forget();
+  }, forget);
+}
+
+/** Tell the site that this page still shows its pairs, and learn which of them others have by now. */
+async function keep() {
+  const watched = state === "watching" ? battle : null;
+  const loaded = ahead;
+  const held = [watched, loaded].flatMap((one) => (one ? [one.id] : []));
+  if (!held.length) return;
+  const open = await keepBattles(keepUrl, held, csrfToken).catch(() => null);
+  if (!open) return; // no answer: the next time tells
+  keptAt = Date.now();
+  if (loaded && loaded === ahead && !open.includes(loaded.id)) {
+    release(loaded);
+    ahead = upcoming = null;
+  }
+  if (watched && watched === battle && state === "watching" && !open.includes(watched.id)) {
+    players.pause();
+    fail(GIVEN_AWAY, "Next pair", () => void next());
+  }
 }
 
 async function next() {
@@ -397,14 +465,14 @@ async function next() {
   enter("waiting");
   openVoting(false);
   if (byKeyboard) choiceButtons[0].focus();
+  if (ahead && Date.now() - keptAt > MAY_BE_GONE_MS) await keep();
   const prepared = upcoming;
-  upcoming = null;
+  upcoming = ahead = null;
   try {
     let answer = await prepared?.catch(() => null); // a failed load ahead is tried once more
     if (!answer?.battle) answer = await fetchNext(nextUrl, csrfToken, []);
-    const { battle: following, reason } = answer;
-    if (following) show(following);
-    else showEmpty(reason);
+    if (answer.battle) show(answer.battle);
+    else showEmpty(answer);
   } catch (error) {
     clearReveal();
     fail(/** @type {Error} */ (error).message, "Try again", () => void next());
@@ -507,7 +575,7 @@ players.addEventListener("blocked", (event) => {
 });
 players.addEventListener("broken", () => {
   if (state !== "watching") return;
-  fail("A clip of this pair could not be played.", "Skip this pair", () => void skip());
+  fail("A clip of this pair can't be played.", "Skip this pair", () => void skip());
 });
 
 // ---- hands ----
@@ -526,12 +594,12 @@ startButton.addEventListener("click", () => void players.play());
 toggleButton.addEventListener("click", () => players.toggle());
 find("[data-restart]").addEventListener("click", () => players.restart());
 timing.addEventListener("input", () => players.seek(Number(timing.value)));
-soundOn.addEventListener("click", () => chooseHearing("left"));
+soundOn.addEventListener("click", () => chooseHearing("a"));
 for (const button of hearGroup.querySelectorAll("button")) {
   button.addEventListener("click", () => chooseHearing(/** @type {Hearing} */ (button.dataset.hear)));
 }
 for (const side of SIDES) {
-  const frame = /** @type {HTMLElement} */ (lane[side].querySelector(".frame"));
+  const frame = /** @type {HTMLElement} */ (figureOf[side].querySelector(".frame"));
   frame.addEventListener("pointerenter", (event) => {
     // Only once sound is on: hovering must not start sound in a quiet room.
     if (event.pointerType === "mouse" && players.hearing !== "mute") hear(side);
@@ -600,6 +668,16 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
+setInterval(() => {
+  if (players.playing && document.visibilityState === "visible") void keep();
+}, KEEP_MS);
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "visible" && Date.now() - keptAt > KEEP_MS) void keep();
+});
+
+/** @type {Empty} */
+const empty = JSON.parse(find("#empty-data").textContent ?? "null");
 if (battle) begin();
-else lookAgain();
+else if (!empty.reason) lookAgain(0); // a pair is wanted, and nobody asked for it yet
+else if (empty.again) showEmpty(empty);
 followPosition();

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from generation.backends import Request
-from generation.backends.diffusers import digest_of
-from generation.categories import Conditions
-from generation.encoding import RawClip
+from generation.backends.diffusers.weights import digest_of
+from generation.catalogue.categories import Conditions
+from generation.media.masters import RawClip
 
 SQUARE = np.random.default_rng(5).integers(0, 256, (96, 96, 3), np.uint8)
 # Guidance that the real LTX-2 uses by default, but that needs more layers than two.
@@ -45,7 +46,8 @@ def wish(
     seed: int = 7,
     text: str = "a big red circle bounces",
 ) -> Request:
-    return Request(text, Conditions("1:1", 1.0), audio, seed, image)
+    reference = None if image is None else Image.fromarray(image)
+    return Request(text, Conditions("1:1", 1.0), audio, seed, reference)
 
 
 def ignore(step: int, steps: int) -> None:

@@ -7,9 +7,10 @@ from rich.console import Console
 from rich.progress import track
 
 from arena.models import Battle
-from generation.encoding import PROFILE, EncodingError
+from generation.media import profile
+from generation.media.profile import EncodingError
 from generation.models import Clip, ClipState
-from generation.rendering import encode_again
+from generation.rendering.publish import encode_again
 
 
 class Command(BaseCommand):
@@ -29,8 +30,8 @@ class Command(BaseCommand):
                 self.stdout.write(f"clip {pk}: {error}")
         left = _old().count()
         self.stdout.write(
-            f"{done} renditions made again with profile {PROFILE.number}; {left} of earlier "
-            "profiles are left."
+            f"{done} renditions made again with profile {profile.PROFILE.number}; {left} of "
+            "earlier profiles are left."
         )
         if failed:
             raise CommandError(f"{failed} clips could not be encoded again; they stay as they are.")
@@ -39,10 +40,10 @@ class Command(BaseCommand):
 
 
 def _old() -> QuerySet[Clip]:
-    return Clip.objects.filter(state=ClipState.READY, profile__lt=PROFILE.number)
+    return Clip.objects.filter(state=ClipState.READY, profile__lt=profile.PROFILE.number)
 
 
 def _settled(clips: QuerySet[Clip]) -> QuerySet[Clip]:
     """Those that no voter has on the screen: a file does not change while it is looked at."""
     battles = Battle.objects.filter(expires_at__gt=Now(), vote__isnull=True, skip__isnull=True)
-    return clips.exclude(Q(pk__in=battles.values("left")) | Q(pk__in=battles.values("right")))
+    return clips.exclude(Q(pk__in=battles.values("clip_a")) | Q(pk__in=battles.values("clip_b")))

@@ -7,34 +7,34 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.urls import reverse
 
+from arena.experiments.panels import add_members
 from arena.models import Panel
-from arena.panels import make_seats
 
-SEATS_AT_MOST = 500
+MEMBERS_AT_MOST = 500
 
 
 class Command(BaseCommand):
     help = (
-        "Make a panel, or find it, add seats to it and print all its links as CSV. Links are whole "
-        "where SITE_ADDRESS is set."
+        "Make a panel, or find it, add members to it and print all their links as CSV. Links are "
+        "whole where SITE_ADDRESS is set."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("slug")
         parser.add_argument("--name", help="Of a new panel; default: its slug.")
         parser.add_argument("--quota", type=int, help="Of a new panel; votes of each member.")
-        parser.add_argument("--seats", type=int, default=0, help="To add; default: %(default)s.")
+        parser.add_argument("--members", type=int, default=0, help="To add; default: %(default)s.")
 
-    def handle(self, *args: Any, slug: str, seats: int, **options: Any) -> None:
-        if not 0 <= seats <= SEATS_AT_MOST:
-            raise CommandError(f"--seats is {seats}: give 0 to {SEATS_AT_MOST}.")
+    def handle(self, *args: Any, slug: str, members: int, **options: Any) -> None:
+        if not 0 <= members <= MEMBERS_AT_MOST:
+            raise CommandError(f"--members is {members}: give 0 to {MEMBERS_AT_MOST}.")
         panel = Panel.objects.filter(slug=slug).first() or self._make(slug, **options)
-        make_seats(panel, seats)
+        add_members(panel, members)
         writer = csv.writer(self.stdout, lineterminator="\n")
         writer.writerow(["label", "link"])
-        for seat in panel.seats.filter(revoked=False).order_by("pk"):
+        for member in panel.members.filter(revoked=False).order_by("pk"):
             writer.writerow(
-                [seat.label, settings.SITE_ADDRESS + reverse("panel", args=[seat.token])]
+                [member.label, settings.SITE_ADDRESS + reverse("panel", args=[member.token])]
             )
 
     def _make(self, slug: str, name: str | None, quota: int | None, **options: Any) -> Panel:

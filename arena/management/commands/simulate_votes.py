@@ -6,9 +6,9 @@ import numpy as np
 import requests
 from django.core.management.base import BaseCommand, CommandError
 
+from arena.local.simulation import SimulatedVoter, SiteRefused, make_members, make_voters
 from arena.models import MIXED, PANEL, Panel
-from arena.simulation import SimulatedVoter, SiteRefused, make_members, make_voters
-from generation.categories import Category
+from generation.catalogue.categories import Category
 
 
 class Command(BaseCommand):
@@ -22,7 +22,7 @@ class Command(BaseCommand):
         where = parser.add_mutually_exclusive_group()
         where.add_argument("--stream", choices=[MIXED, *Category.values], default=MIXED)
         where.add_argument(
-            "--panel", metavar="SLUG", help="Take this panel's seats, new ones if it lacks some."
+            "--panel", metavar="SLUG", help="Take this panel's members, new ones if it lacks some."
         )
         parser.add_argument("--rate", type=float, default=4.0, help="Votes per second at most.")
         parser.add_argument("--seed", type=int, default=1)

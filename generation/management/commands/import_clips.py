@@ -5,7 +5,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from generation.importing import ManifestError, What, import_rows, read_manifest
+from generation.imports.files import import_rows
+from generation.imports.manifest import ManifestError, read_manifest
+from generation.media.profile import SiteFault
+from generation.models import RowOutcome
 
 
 class Command(BaseCommand):
@@ -23,17 +26,25 @@ class Command(BaseCommand):
         except ManifestError as error:
             raise CommandError(str(error)) from None
         imported = "would be imported" if dry_run else "imported"
-        counts: Counter[What] = Counter()
-        for outcome in import_rows(rows, manifest.parent, dry_run):
-            counts[outcome.what] += 1
-            what = imported if outcome.what == What.IMPORTED else outcome.what.value
-            self.stdout.write(f"line {outcome.line}: {what}: {outcome.sentence}")
-            self.stdout.flush()
+        counts: Counter[RowOutcome] = Counter()
+        try:
+            for result in import_rows(rows, manifest.parent, dry_run):
+                counts[result.outcome] += 1
+                what = imported if result.outcome == RowOutcome.IMPORTED else result.outcome.value
+                self.stdout.write(f"line {result.line}: {what}: {result.sentence}")
+                self.stdout.flush()
+        except SiteFault as error:
+            at = rows[counts.total()].line
+            raise CommandError(
+                f"Stopped at line {at}: {error} Fix this and import the manifest again: what was "
+                "imported stays."
+            ) from None
+        done, there = counts[RowOutcome.IMPORTED], counts[RowOutcome.ALREADY_THERE]
+        held = f", {counts[RowOutcome.HELD]} held" if counts[RowOutcome.HELD] else ""
         self.stdout.write(
-            f"{counts[What.IMPORTED]} {imported}, {counts[What.THERE]} already there, "
-            f"{counts[What.REFUSED]} refused."
+            f"{done} {imported}{held}, {there} already there, {counts[RowOutcome.REFUSED]} refused."
         )
-        if refused := counts[What.REFUSED]:
+        if refused := counts[RowOutcome.REFUSED]:
             raise CommandError(
                 f"{refused} of {len(rows)} lines were refused; mend them and import again."
             )

@@ -4,8 +4,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from generation.catalog import CatalogError
-from generation.prompts import FOLDER, load_prompt_set
+from generation.catalogue.entries import CatalogueError
+from generation.catalogue.prompts import FOLDER, load_prompt_set
 
 
 class Command(BaseCommand):
@@ -18,7 +18,7 @@ class Command(BaseCommand):
         for file in files or sorted(FOLDER.glob("*.toml")):
             try:
                 prompt_set, what = load_prompt_set(file)
-            except CatalogError as error:
+            except CatalogueError as error:
                 raise CommandError(str(error)) from None
             count = prompt_set.prompts.count()
             self.stdout.write(f"Prompt set {prompt_set.slug}: {count} prompts, {what}.")

@@ -1,97 +1,180 @@
 import json
 import re
+import signal
+import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError
-from typing import Any
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, TypeVar
 
-from django.core.management.base import CommandError
+from django.core.management.base import BaseCommand, CommandError
+from django.db import InterfaceError, OperationalError, connection
 
-from arena.experiments import NotStarted, obstacles
+from arena.experiments.obstacles import Obstacle, fail_hopeless, is_out_of_clips, obstacles
+from arena.experiments.proposal import CLIPS_FAILED, NotStarted, ProposalInput, resolve
+from arena.experiments.start import start_or_find
 from arena.models import Experiment, ExperimentState
-from ratings.experiment_page import RULES
-from ratings.experiments import assess_if_behind, newest
-from ratings.management.pipeline_command import PipelineCommand, add_design, proposed
+from ratings.experiments.assessment import assess_if_behind
+from ratings.experiments.state import newest_assessment, state_of
 from ratings.models import Assessment, Verdict
-from ratings.pipeline import start_or_find, state_of
+from ratings.pipeline.options import add_options, read_options, whose
 
-CODES = {Verdict.PASS: 0, Verdict.REGRESSED: 1, Verdict.INCONCLUSIVE: 2}
-TIME_OUT = 2
 LOOK_EVERY = 5.0  # seconds; the site itself assesses every ten
 TELL_EVERY = 60.0
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+AGAIN_AFTER = 2.0  # seconds, while the database is away
+ANSWER_SECONDS = 60.0  # for which an answer that is there is tried to be told
+SECONDS_IN = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+Answer = TypeVar("Answer")
 
 
-def seconds_of(said: str) -> float:
+class GateCode(IntEnum):
+    """What the gate ends with. Python and Django end with 1 and 2 on errors of their own."""
+
+    PASS = 0
+    REGRESSED = 10
+    INCONCLUSIVE = 20
+    TIME_OVER = 21
+    NO_CLIPS = 30
+
+
+CODES = {
+    Verdict.PASS: GateCode.PASS,
+    Verdict.REGRESSED: GateCode.REGRESSED,
+    Verdict.INCONCLUSIVE: GateCode.INCONCLUSIVE,
+}
+
+
+def parse_duration(said: str) -> float:
     """`90`, `90s`, `45m`, `3h` or `2d` in seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", said)
     if match is None:
         raise ArgumentTypeError(f"“{said}” is no time: give such as 90s, 45m, 3h or 2d")
-    return float(match[1]) * UNITS[match[2] or "s"]
+    return float(match[1]) * SECONDS_IN[match[2] or "s"]
 
 
-class Command(PipelineCommand):
+def _words(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")
+
+
+class Command(BaseCommand):
     help = (
         "Ask whether the candidate is no worse than the baseline, wait for the verdict and print "
         "it as one line of JSON. Starts the experiment, or finds the one of the same design. "
-        "Ends with 0 pass, 1 regressed, 2 inconclusive or time-out, 3 wrong usage or an error."
+        "Ends with 0 pass, 10 regressed, 20 inconclusive, 21 time over, 30 clips that can't be "
+        "made; anything else is an error."
     )
+    requires_system_checks = []  # they answer for the whole site, and this waits for one verdict
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        add_design(parser)
+        add_options(parser, ProposalInput)
         parser.add_argument(
-            "--wait", type=seconds_of, default="3h", help="For at most so long; default: 3h."
+            "--wait",
+            type=parse_duration,
+            default="3h",
+            help="Wait for at most this long; default: 3h.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            experiment, new = start_or_find(proposed(options))
+            code = self._run(options)
         except NotStarted as error:
-            raise CommandError(str(error)) from None
-        said = state_of(experiment, newest(experiment))
+            if not error.lacks_clips:
+                raise CommandError(str(error)) from None
+            self.stderr.write(str(error))
+            code = GateCode.NO_CLIPS
+        except (OperationalError, InterfaceError) as error:
+            raise CommandError(
+                f"The database does not answer: {_words(error)}. Nothing is lost: run the same "
+                "again."
+            ) from error
+        except KeyboardInterrupt:
+            raise CommandError(
+                "Interrupted: whatever was started goes on; the same command finds it.",
+                returncode=128 + signal.SIGINT,
+            ) from None
+        self.stdout.flush()
+        sys.exit(code)
+
+    def _run(self, options: dict[str, Any]) -> GateCode:
+        """Start or find the experiment, wait, and print where it stands."""
+        proposal = resolve(read_options(ProposalInput, options), whose())
+        experiment, new = start_or_find(proposal)
+        said = state_of(experiment, newest_assessment(experiment))
         what = "Started" if new else "Found"
         self.stderr.write(f"{what} the experiment {experiment.pk}: {said['address']}")
-        made = self._wait(experiment, options["wait"])
-        said = state_of(experiment, made)
+        end = time.monotonic() + options["wait"]
+        made = self._wait(experiment, end)
+        last = max(end, time.monotonic() + ANSWER_SECONDS)
+        said = self._until(last, lambda: state_of(experiment, made))
         self.stdout.write(json.dumps({**said, "timed_out": not said["verdict"]}, allow_nan=False))
-        if made is None or not made.verdict:
-            held_up = bool(obstacles(experiment))
-            goes_on = "it is held up by what was said above" if held_up else "votes go on"
-            self.stderr.write(f"No verdict in time; {goes_on}, and the same command finds it.")
-            self.answer(TIME_OUT)
-        self.stderr.write(f"{made.get_verdict_display()} {RULES[made.rule]}.")
-        self.answer(CODES[Verdict(made.verdict)])
+        if made is not None and made.verdict:
+            self.stderr.write(f"{made.get_verdict_display()} {made.get_rule_display()}.")
+            return CODES[Verdict(made.verdict)]
+        if experiment.state == ExperimentState.FAILED:
+            self.stderr.write(experiment.error)
+            return GateCode.NO_CLIPS
+        if any(obstacle["code"] == CLIPS_FAILED for obstacle in said["obstacles"]):
+            self.stderr.write("No verdict: clips failed. With them made, the same command goes on.")
+            return GateCode.NO_CLIPS
+        goes_on = "what was said above blocks it" if said["obstacles"] else "votes go on"
+        self.stderr.write(f"No verdict in time; {goes_on}, and the same command finds it.")
+        return GateCode.TIME_OVER
 
-    def _wait(self, experiment: Experiment, seconds: float) -> Assessment | None:
-        """The first assessment with a verdict, or where it stands when the time is over."""
-        end = time.monotonic() + seconds
-        tell_at, known = 0.0, set[str]()
+    def _wait(self, experiment: Experiment, end: float) -> Assessment | None:
+        """The first assessment with a verdict, or the newest when the time is over, the experiment
+        failed, or no pair is left whose clips could be made."""
+        self._tell_at, self._told = 0.0, list[Obstacle]()
         while True:
-            assess_if_behind(experiment)  # unless a worker has done so
-            made = newest(experiment)
-            if made is not None and made.verdict:
-                return made
-            experiment.refresh_from_db(fields=["state"])
-            if experiment.state == ExperimentState.CANCELLED:
-                raise CommandError(f"The experiment {experiment.pk} was cancelled: no verdict.")
+            made, over = self._until(end, lambda: self._look(experiment))
             now = time.monotonic()
-            if now >= tell_at:
-                tell_at = now + TELL_EVERY
-                known = self._tell_obstacles(experiment, known)
-                if self.stderr.isatty():
-                    self._tell(experiment, made)
-            if now >= end:
+            if over or now >= end:
                 return made
             time.sleep(min(LOOK_EVERY, end - now))
 
-    def _tell_obstacles(self, experiment: Experiment, known: set[str]) -> set[str]:
+    def _look(self, experiment: Experiment) -> tuple[Assessment | None, bool]:
+        """The newest assessment, and whether there is nothing to wait for."""
+        assess_if_behind(experiment)  # unless a worker has done so
+        made = newest_assessment(experiment)
+        if made is not None and made.verdict:
+            return made, True
+        fail_hopeless(Experiment.objects.filter(pk=experiment.pk))
+        experiment.refresh_from_db(fields=["state", "error"])
+        if experiment.state == ExperimentState.CANCELLED:
+            raise CommandError(f"The experiment {experiment.pk} was cancelled: no verdict.")
+        if experiment.state == ExperimentState.FAILED:
+            return made, True
+        if time.monotonic() >= self._tell_at:
+            self._told = self._tell_obstacles(experiment, self._told)
+            if self.stderr.isatty():
+                self._tell_progress(experiment, made)
+            self._tell_at = time.monotonic() + TELL_EVERY
+        return made, is_out_of_clips(experiment)
+
+    def _until(self, end: float, ask: Callable[[], Answer]) -> Answer:
+        """What the database says, however often it has to be asked: it may restart meanwhile."""
+        told = False
+        while True:
+            try:
+                return ask()
+            except (OperationalError, InterfaceError) as error:
+                if connection.in_atomic_block or time.monotonic() >= end:
+                    raise
+                connection.close()
+                if not told:
+                    self.stderr.write(f"The database is away ({_words(error)}): waiting for it.")
+                told = True
+                time.sleep(max(0.0, min(AGAIN_AFTER, end - time.monotonic())))
+
+    def _tell_obstacles(self, experiment: Experiment, told: list[Obstacle]) -> list[Obstacle]:
         """Those that are new: whoever waits in vain should know why."""
         there = obstacles(experiment)
-        for sentence in there:
-            if sentence not in known:
-                self.stderr.write(sentence)
-        return set(there)
+        for obstacle in there:
+            if obstacle not in told:
+                self.stderr.write(obstacle.sentence)
+        return there
 
-    def _tell(self, experiment: Experiment, made: Assessment | None) -> None:
+    def _tell_progress(self, experiment: Experiment, made: Assessment | None) -> None:
         said = state_of(experiment, made)
         lower, upper = said["bounds"]
         self.stderr.write(

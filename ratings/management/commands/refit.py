@@ -6,21 +6,13 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from generation.categories import Category
-from ratings.leaderboards import (
-    METHOD,
-    SETTINGS,
-    LedgerEnd,
-    content,
-    newest_board,
-    rated,
-    read_votes,
-    refit,
-)
+from arena.ledger import LedgerEnd
+from generation.catalogue.categories import Category
+from ratings.boards.refit import BOARD_METHOD, BOARD_SETTINGS, content, rated, read_votes, refit
+from ratings.boards.slices import SLICE_METHOD, rated_slices
+from ratings.boards.stored import newest_board
 from ratings.models import Leaderboard
-from ratings.robustness import newest_slices
-from ratings.slices import METHOD as SLICE_METHOD
-from ratings.slices import rated_slices
+from ratings.robustness.stored import newest_slices
 
 
 class Command(BaseCommand):
@@ -48,7 +40,7 @@ class Command(BaseCommand):
     def _verify_all(self) -> None:
         checked: list[bool] = []
         for category in Category:
-            # The refits' own copy of the votes is not to be believed here: it is read anew.
+            # The refits' own copy of the votes is not trusted here: the ledger is read again.
             with tempfile.TemporaryDirectory() as folder:
                 for name in ["", *newest_slices(category.value)]:
                     board = newest_board(category.value, name)
@@ -58,7 +50,7 @@ class Command(BaseCommand):
             raise CommandError(f"{checked.count(False)} of {len(checked)} boards differ.")
 
     def _verify(self, board: Leaderboard, folder: Path) -> bool:
-        if board.method not in (METHOD, SLICE_METHOD) or not SETTINGS.items() <= (
+        if board.method not in (BOARD_METHOD, SLICE_METHOD) or not BOARD_SETTINGS.items() <= (
             board.settings.items()
         ):
             self.stdout.write(f"{board}: made by another method or other settings; not compared.")

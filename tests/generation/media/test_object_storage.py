@@ -1,0 +1,160 @@
+"""An operator keeps the media in an S3-compatible store: the same line works from there."""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from django.core.checks import run_checks
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+from django.test import Client
+
+from arena.models import Battle
+from arena.settings import storage
+from generation.catalogue.categories import Category
+from generation.models import Clip, ClipState, ReferenceImage
+from generation.rendering import sweep
+from generation.tasks import sweep_media, withdraw_lost_clips
+from tests.object_storage import (
+    S3_ACCESS_KEY,
+    S3_SECRET_KEY,
+    ObjectStorage,
+    S3Fault,
+    object_storage,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch, settings) -> Iterator[ObjectStorage]:
+    """The media are kept in a bucket on this machine."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", S3_ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", S3_SECRET_KEY)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    with object_storage() as started:
+        started.buckets["clips"] = {}
+        url = f"s3://clips/arena?endpoint_url={started.address}&region_name=us-east-1"
+        settings.STORAGES = {**settings.STORAGES, "default": storage(url)}
+        yield started
+
+
+def battle_at(client: Client) -> dict[str, Any]:
+    page = client.post("/vote/mixed/next/", follow=True).text
+    found = re.search(r'battle-data" type="application/json">(.*?)</script>', page, re.S)
+    assert found is not None
+    return dict(json.loads(found[1]))
+
+
+def test_clips_are_kept_and_shown_from_there(
+    store: ObjectStorage, client: Client, few, two_versions, render_all
+) -> None:
+    clips = render_all(few, Category.T2V_SILENT)
+    assert len(clips) == 4
+    assert all(default_storage.exists(str(clip.rendition)) for clip in clips)
+    battle = battle_at(client)
+    whole = b"".join(client.get(battle["a"]["video"]).streaming_content)
+    assert whole[4:8] == b"ftyp"
+    part = client.get(battle["a"]["video"], headers={"range": "bytes=100-199"})
+    assert part.status_code == 206
+    assert b"".join(part.streaming_content) == whole[100:200]
+    assert not ReferenceImage.objects.filter(file="").exists()
+
+
+def test_orphans_are_swept_there(
+    store: ObjectStorage, few, two_versions, render_all, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = render_all(few, Category.T2V_SILENT)[0]
+    Clip.objects.filter(pk=clip.pk).update(fence=2)  # another attempt has begun since
+    orphan = default_storage.save(f"clips/{clip.pk}/2/rendition.mp4", ContentFile(b"half"))
+    assert sweep_media() == 0  # younger than a day
+    monkeypatch.setattr(sweep, "ORPHAN_AGE", timedelta(seconds=-5))
+    assert sweep_media() == 1
+    assert not default_storage.exists(orphan)
+    assert default_storage.exists(str(Clip.objects.get(pk=clip.pk).rendition))
+
+
+def test_a_large_file_travels_in_parts(store: ObjectStorage) -> None:
+    content = bytes(range(256)) * 40_000  # boto3 sends in parts from 8 MB upwards
+    name = default_storage.save("clips/large.mkv", ContentFile(content))
+    assert sum("partNumber" in request.query for request in store.requests) == 2
+    assert store.buckets["clips"] == {
+        f"arena/{name}": store.buckets["clips"]["arena/clips/large.mkv"]
+    }
+    with default_storage.open(name) as file:
+        assert file.read() == content
+
+
+def test_folders_are_listed_page_by_page(store: ObjectStorage) -> None:
+    for name in ("a&b.jpg", "one/x.jpg", "one/y.jpg", "two/z.jpg", "v.mp4"):
+        default_storage.save(f"clips/{name}", ContentFile(b"x"))
+    default_storage.save("other/w.mp4", ContentFile(b"x"))
+    assert default_storage.listdir("clips") == (["one", "two"], ["a&b.jpg", "v.mp4"])
+    client = default_storage.connection.meta.client  # type: ignore[attr-defined]
+    for operation in ("list_objects", "list_objects_v2"):
+        pages = client.get_paginator(operation).paginate(
+            Bucket="clips", Prefix="arena/clips/", PaginationConfig={"PageSize": 2}
+        )
+        keys = [
+            [entry["Key"].removeprefix("arena/clips/") for entry in page["Contents"]]
+            for page in pages
+        ]
+        assert keys == [["a&b.jpg", "one/x.jpg"], ["one/y.jpg", "two/z.jpg"], ["v.mp4"]]
+
+
+def test_a_clip_whose_file_is_gone_is_told_and_withdrawn(
+    store: ObjectStorage, client: Client, few, two_versions, render_all
+) -> None:
+    render_all(few, Category.T2V_SILENT)
+    battle = battle_at(client)
+    gone = Battle.objects.get().clip_a
+    default_storage.delete(str(gone.rendition))
+    assert client.get(battle["a"]["video"]).status_code == 404
+    assert client.get(battle["b"]["video"]).status_code == 200
+    assert withdraw_lost_clips() == 1
+    gone.refresh_from_db()
+    assert gone.state == ClipState.FAILED
+    assert str(gone.rendition) in gone.error
+
+
+def test_a_refusal_is_not_taken_for_a_lost_file(
+    store: ObjectStorage, few, two_versions, render_all
+) -> None:
+    clips = render_all(few, Category.T2V_SILENT)
+    store.faults = [S3Fault("AccessDenied", method="HEAD")]
+    with pytest.raises(ClientError, match="403"):
+        withdraw_lost_clips()
+    assert Clip.objects.filter(state=ClipState.READY).count() == len(clips)
+
+
+def test_a_broken_answer_is_asked_for_again(store: ObjectStorage) -> None:
+    content = b"0123456789" * 1000
+    name = default_storage.save("clips/one.mkv", ContentFile(content))
+    store.faults = [S3Fault("SlowDown"), S3Fault(method="GET", missing_bytes=100)]
+    with default_storage.open(name) as file:
+        assert file.read() == content
+    assert store.faults == []
+
+
+def complaints_about_the_store() -> list[str]:
+    messages = run_checks(include_deployment_checks=True)
+    return [message.msg for message in messages if message.id == "photofinish.E005"]
+
+
+def test_the_check_says_why_the_store_refuses(store: ObjectStorage) -> None:
+    assert complaints_about_the_store() == []
+    store.faults = [S3Fault("AccessDenied", method="PUT")]
+    [complaint] = complaints_about_the_store()
+    assert "AccessDenied" in complaint
+
+
+def test_the_check_says_that_the_key_is_wrong(
+    store: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody else")
+    [complaint] = complaints_about_the_store()
+    assert "InvalidAccessKeyId" in complaint
