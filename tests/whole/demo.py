@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import psycopg
 import redis
 import requests
 
-from arena.local.processes import free_port
+from arena.local.processes import find_processes, free_port
 
 PROJECT = Path(__file__).resolve().parents[2]
 PATIENCE = 600  # seconds for anything to happen on a machine that is busy with other things
@@ -108,3 +109,19 @@ def running_demo(home: Path, prompts: int) -> Iterator[RunningDemo]:
         finally:
             demo.process.kill()
             demo.output.close()
+
+
+def processes(demo: RunningDemo, word: str) -> list[int]:
+    """The demo's processes with this argument; nobody else's are touched."""
+    own = find_processes(f"photofinish={demo.home.resolve()}")
+    return [process.pid for process in find_processes(word) if process in own]
+
+
+def postmaster(demo: RunningDemo) -> int:
+    return int((demo.home / "postgres" / "postmaster.pid").read_text().split()[0])
+
+
+def kill(pids: list[int]) -> None:
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)

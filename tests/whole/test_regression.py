@@ -11,9 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 
-from tests.whole.demo import PATIENCE, PROJECT, RunningDemo
+from tests.whole.demo import PATIENCE, PROJECT, RunningDemo, kill, postmaster, processes
 
 CATEGORY = "t2v-silent"
 MEMBERS = 50  # two for each of the 25 blocks that a prompt may have, as each meets it once
@@ -112,19 +113,25 @@ def judged(demo: RunningDemo, candidate: str) -> tuple[int, dict[str, Any]]:
     return waiting.returncode, json.loads(said)
 
 
-def test_the_gate_stops_a_worse_checkpoint_and_passes_the_same(
-    demo: RunningDemo, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def key(demo: RunningDemo, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A key of the API on a site where a night's checkpoints wait for their panel."""
     demo.wait_for_all_clips()
-    prompts = tmp_path / "last-night.toml"
+    prompts = tmp_path_factory.mktemp("night") / "last-night.toml"
     prompts.write_text(PROMPTS)
     demo.manage("load_prompts", str(prompts))
-    key = demo.manage("token", "new", "night", "--scope", "versions").split()[-1]
+    scopes = ("--scope", "read", "experiments", "versions")
+    key = demo.manage("token", "new", "night", *scopes).split()[-1]
     enter(demo, key, "night-a", "colt-2-fast")
     enter(demo, key, "night-b", "colt-2-fast")
     enter(demo, key, "night-worse", "colt-2-early", steps=1, guidance=1.0)
     demo.manage("panel", "night-watch", "--members", str(MEMBERS))
+    return key
 
+
+def test_the_gate_stops_a_worse_checkpoint_and_passes_the_same(
+    demo: RunningDemo, key: str, tmp_path: Path
+) -> None:
     code, worse = judged(demo, "night-worse")
     assert (code, worse["verdict"]) == (10, "regressed"), worse
     assert worse["high"] < 0
@@ -138,3 +145,35 @@ def test_the_gate_stops_a_worse_checkpoint_and_passes_the_same(
     assert "agrees: pass" in demo.manage("experiment", "verify", str(snapshot))
     on_boards = "SELECT count(*) FROM arena_vote WHERE kind = 'arena' AND experiment_id IS NOT NULL"
     assert demo.sql(on_boards)[0][0] == 0
+
+
+def test_the_api_goes_on_after_the_site_and_its_database_were_killed(
+    demo: RunningDemo, key: str
+) -> None:
+    address = f"{demo.site}/api/experiments"
+    headers = {"Authorization": f"Bearer {key}"}
+    design = {
+        "candidate": "night-b", "baseline": "night-a", "category": CATEGORY,
+        "prompt_set": "last-night", "margin": 350, "max_votes": 60, "panels": ["night-watch"],
+    }  # fmt: skip
+    started = requests.post(address, headers=headers, json=design, timeout=30)
+    assert started.status_code == 201, started.text
+    number = started.json()["experiment"]
+    away: list[requests.Response] = []
+
+    def asked_again() -> Any:
+        answer = requests.post(address, headers=headers, json=design, timeout=30)
+        if answer.status_code == 503:
+            away.append(answer)
+            return None
+        return answer
+
+    os.kill(postmaster(demo), signal.SIGKILL)
+    demo.wait_for("an answer without the database", lambda: asked_again() or away)
+    kill(processes(demo, "arena.wsgi:application"))
+    found = demo.wait_for("an answer of the new site", asked_again)
+    assert (found.status_code, found.json()["experiment"]) == (200, number)
+    assert all("error" in answer.json() for answer in away)
+    listed = requests.get(f"{address}?candidate=night-b&state=running", headers=headers, timeout=30)
+    assert [row["experiment"] for row in listed.json()] == [number]
+    demo.manage("experiment", "cancel", str(number))

@@ -279,6 +279,26 @@ def test_exit_codes_are_those_of_the_verdict(versions: Versions, database: str) 
     assert out.count("\n") == 1
 
 
+def test_two_at_once_wait_for_one_experiment(versions: Versions, database: str) -> None:
+    """As when a pipeline starts its step twice."""
+    gates = [command("gate", *OPTIONS, "--wait", "1h", DATABASE_URL=database) for _ in range(2)]
+    try:
+        told = sorted(gate.stderr.readline() for gate in gates if gate.stderr)
+        experiment = Experiment.objects.get()
+        address = f"the experiment {experiment.pk}: "
+        assert [line.split("/experiments/")[0] for line in told] == [
+            f"Found {address}",
+            f"Started {address}",
+        ]
+        cast(experiment, wins=0.2)
+        ended = [gate.communicate(timeout=60)[0] for gate in gates]
+    finally:
+        for gate in gates:
+            gate.kill()
+    assert [gate.returncode for gate in gates] == [10, 10]
+    assert {json.loads(out)["experiment"] for out in ended} == {str(experiment.pk)}
+
+
 def test_a_lost_database_does_not_end_the_wait(versions: Versions, database: str) -> None:
     """Its connections are ended again and again, as when PostgreSQL restarts."""
     process = command("gate", *OPTIONS, "--wait", "1h", DATABASE_URL=database)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import requests
 
-from arena.local.processes import find_processes
-from tests.whole.demo import PATIENCE, RunningDemo
+from tests.whole.demo import PATIENCE, RunningDemo, kill, postmaster, processes
 
 DATA = re.compile(r'battle-data" type="application/json">(.*?)</script>', re.S)
 # Two slow versions: enough to be caught at it, and soon done.
@@ -19,22 +18,6 @@ RENDER = (
     "--version-slug", "colt-2", "colt-2-hd", "--no-wait", "--limit",
 )  # fmt: skip
 RENDERING = "SELECT id, fence, attempts FROM generation_clip WHERE state = 'rendering'"
-
-
-def processes(demo: RunningDemo, word: str) -> list[int]:
-    """The demo's processes with this argument; nobody else's are touched."""
-    own = find_processes(f"photofinish={demo.home.resolve()}")
-    return [process.pid for process in find_processes(word) if process in own]
-
-
-def postmaster(demo: RunningDemo) -> int:
-    return int((demo.home / "postgres" / "postmaster.pid").read_text().split()[0])
-
-
-def kill(pids: list[int]) -> None:
-    assert pids
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
 
 
 def orphans(demo: RunningDemo) -> list[str]:
