@@ -1,7 +1,6 @@
 """An operator looks at what the workers do: /admin/progress/."""
 
 import re
-import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,7 @@ from django.db.models.functions import Now
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from generation.catalogue.categories import Category
 from generation.models import (
@@ -29,7 +28,7 @@ from generation.models import (
     VersionState,
     Worker,
 )
-from tests.whole.browser.test_walk import FLAGS, SYSTEM, fits
+from tests.browser import fits, running_browser
 
 pytestmark = pytest.mark.django_db
 
@@ -374,9 +373,7 @@ def test_it_refreshes_itself_and_fits_every_screen(
     """In a real browser, whose clock is turned on instead of waiting."""
     crane = Clip.objects.filter(prompt__key="crane", state="rendering")
     session = admin_client.cookies[settings.SESSION_COOKIE_NAME].value
-    path = next((found for name in SYSTEM if (found := shutil.which(name))), None)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+    with running_browser() as browser:
         context = browser.new_context(viewport={"width": 390, "height": 844})
         cookie = {"name": settings.SESSION_COOKIE_NAME, "value": session, "url": live_server.url}
         context.add_cookies([cookie])
@@ -406,4 +403,3 @@ def test_it_refreshes_itself_and_fits_every_screen(
         aside(admin_client.logout)
         page.clock.fast_forward(10_000)
         page.wait_for_url("**/admin/login/?next=/admin/progress/")
-        browser.close()

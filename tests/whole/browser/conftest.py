@@ -1,24 +1,12 @@
-"""Chromium of this machine, without a window."""
-
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--autoplay-policy=user-gesture-required",  # as browsers are set by default
-]
-SYSTEM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+from tests.browser import running_browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = next((found for name in SYSTEM if (found := shutil.which(name))), None)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+    with running_browser() as browser:
         yield browser
-        browser.close()

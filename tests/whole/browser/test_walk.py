@@ -9,6 +9,7 @@ import requests
 from playwright.sync_api import Browser, BrowserContext, Page, Response, expect
 
 from generation.catalogue.categories import Category
+from tests.browser import fits
 from tests.whole.demo import PATIENCE, RunningDemo
 
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1440, "height": 900}
@@ -91,10 +92,6 @@ def start_voting(page: Page, address: str) -> None:
     page.goto(address)
     assert fits(page)
     page.get_by_role("button", name="Start voting").click()
-
-
-def fits(page: Page) -> bool:
-    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def counted(demo: RunningDemo) -> int:
