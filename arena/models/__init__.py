@@ -1,6 +1,15 @@
 """Voters, battles, the ledger, and experiments as they are laid out and judged."""
 
-from arena.models.battles import MIXED, PANEL, Battle, BattleKind, PairChance, PairList, PairNeed
+from arena.models.battles import (
+    MIXED,
+    PANEL,
+    Battle,
+    BattleKind,
+    PairChance,
+    PairList,
+    PairNeed,
+    ReadyChange,
+)
 from arena.models.experiments import Block, Experiment, ExperimentState, ObstacleNote, VoteSlot
 from arena.models.ledger import (
     SOUND_DEFECTS,
@@ -35,6 +44,7 @@ __all__ = [
     "PairList",
     "PairNeed",
     "Panel",
+    "ReadyChange",
     "Skip",
     "Vote",
     "VoteSlot",
