@@ -3,21 +3,37 @@
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from redis import Redis
 
 from arena.experiments.panels import add_members
 from arena.experiments.start import start
-from arena.models import Exclusion, Experiment, ObstacleNote, Panel, Voter, VoteSlot
+from arena.ledger import LEDGER_LOCK
+from arena.models import (
+    Battle,
+    Block,
+    Exclusion,
+    Experiment,
+    ObstacleNote,
+    Panel,
+    Vote,
+    Voter,
+    VoteSlot,
+)
 from arena.tasks import look_at_experiments
 from generation.models import Clip, PromptSet, Version
 from ratings.experiments.assessment import assess
+from ratings.experiments.state import newest_assessment
 from ratings.experiments.views import LISTED
+from ratings.tasks import assess_changed
 from tests.counting import cost_of
 from tests.panels import propose
 from tests.pipeline import cast, set_scene
@@ -213,3 +229,113 @@ def test_workers_look_at_once_after_what_matters(
         assert "arena.tasks.look_at_experiments" in asked, expected
     assert Exclusion.objects.count() == 2
     broker.flushdb()
+
+
+# --- what workers do again and again --------------------------------------------------------------
+
+
+class Work:
+    """What a round of `assess_changed` did."""
+
+    def __init__(self) -> None:
+        with CaptureQueriesContext(connection) as queries:
+            self.assessed = {UUID(each) for each in assess_changed()}
+        said = [query["sql"] for query in queries]
+        self.locks = sum(f"pg_advisory_xact_lock({LEDGER_LOCK})" in sql for sql in said)
+        self.queries = len(said)
+
+
+def vote_in(experiment: Experiment) -> Voter:
+    """A voter of this experiment who has judged nothing else."""
+    cast(experiment, wins=0.5, blocks=1, voters=2)
+    vote = Vote.objects.filter(experiment=experiment).latest("pk")
+    return vote.voter
+
+
+def make_entry(about: Voter | Vote, action: str = "exclude") -> None:
+    field = "voter" if isinstance(about, Voter) else "vote"
+    Exclusion.objects.create(action=action, reason="a test", **{field: about})
+
+
+def test_running_experiments_without_news_leave_the_ledger_unlocked(
+    versions: tuple[Version, Version],
+) -> None:
+    experiments = [start_one(versions, 60, margin) for margin in (50.0, 60.0, 70.0)]
+    first = Work()
+    assert first.assessed == {each.pk for each in experiments}
+    idle = Work()
+    assert (idle.assessed, idle.locks) == (set(), 0)
+    vote_in(experiments[1])
+    work = Work()
+    assert (work.assessed, work.locks) == ({experiments[1].pk}, 1)
+    assert Work().locks == 0
+    more = [start_one(versions, 60, 80.0 + number) for number in range(5)]
+    assert Work().assessed == {each.pk for each in more}
+    assert (Work().locks, Work().queries) == (0, idle.queries)
+
+
+@pytest.mark.parametrize("state", ["running", "decided"])
+def test_an_exclusion_has_only_the_experiments_assessed_that_it_concerns(
+    versions: tuple[Version, Version], state: str
+) -> None:
+    theirs, other, third = (start_one(versions, 60, margin) for margin in (50.0, 60.0, 70.0))
+    voter, stranger = vote_in(theirs), vote_in(other)
+    vote_in(third)
+    Work()
+    Experiment.objects.update(state=state)
+    make_entry(voter)
+    work = Work()
+    assert work.assessed == {theirs.pk}
+    assert work.locks == 2  # to see which entries there are, and to assess this one
+    assert newest_assessment(theirs).votes == 1
+    assert Work().locks == 0
+    Experiment.objects.update(state=state)
+    make_entry(Vote.objects.filter(experiment=other, voter=stranger).get())
+    assert Work().assessed == {other.pk}
+    assert newest_assessment(other).votes == 1
+    nobody = Voter.objects.create()
+    make_entry(nobody)
+    work = Work()
+    assert (work.assessed, work.locks) == (set(), 1)
+    assert Work().locks == 0
+    # What the entries before said of a voter still holds for a vote that comes late.
+    Experiment.objects.update(state=state)
+    block = third.blocks.filter(battles=None)[0]
+    answer(third, block, nobody)
+    assert Work().assessed == {third.pk}
+    made = newest_assessment(third)
+    assert (made.votes, made.findings["left_out"]) == (2, {"excluded": 1})
+
+
+def answer(experiment: Experiment, block: Block, voter: Voter) -> None:
+    """One vote on the block, by somebody who was excluded before."""
+    battle = Battle.objects.create(
+        voter=voter, stream="panel", category=experiment.category, prompt=block.prompt,
+        clip_a=block.candidate_clip, clip_b=block.baseline_clip, draw_probability=1,
+        expires_at=timezone.now(), kind="experiment", experiment=experiment, block=block,
+    )  # fmt: skip
+    Vote.objects.create(
+        battle=battle, voter=voter, category=battle.category, prompt=battle.prompt,
+        version_a=experiment.candidate, version_b=experiment.baseline, choice="a",
+        kind="experiment", experiment=experiment, simulated=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_one_that_ended_without_a_verdict_is_not_looked_at(
+    versions: tuple[Version, Version], state: str
+) -> None:
+    experiment, other = (start_one(versions, 60, margin) for margin in (50.0, 60.0))
+    voter = vote_in(experiment)
+    Work()
+    look_at_experiments()
+    experiment.state = state
+    experiment.save()
+    vote_in(experiment)
+    make_entry(voter)
+    with CaptureQueriesContext(connection) as queries:
+        assert assess_changed() == []
+        look_at_experiments()
+    assert not [query for query in queries if experiment.pk.hex in query["sql"].replace("-", "")]
+    assert ObstacleNote.objects.get().experiment == other
+    assert newest_assessment(experiment).votes == 2
