@@ -59,6 +59,7 @@ def plan_facts(plan: dict[str, Any]) -> dict[str, Any]:
         **plan,
         "tie_percent": 100 * plan["tie_rate"],
         "pairs": plan["clip_pairs"],
+        "measured": spell(plan["measured_seconds"]),
         "clips": [
             row | {"time": None if row["seconds"] is None else spell(row["seconds"])}
             for row in plan["clips"]

@@ -1,11 +1,13 @@
 """An assessment knows up to which exclusion none concerned its experiment, so that each is looked at
-once, and its findings' schema stands beside them, so that it is read without them."""
+once, and its findings' schema stands beside them, so that it is read without them. A plan says over how
+long the rate of votes was measured: until now over a week."""
 
 from django.db import migrations, models
 
 FILL = """
 UPDATE ratings_assessment SET
-    exclusions_seen = last_exclusion_id, schema = (findings ->> 'schema')::smallint
+    exclusions_seen = last_exclusion_id, schema = (findings ->> 'schema')::smallint;
+UPDATE ratings_storedplan SET facts = facts || '{"measured_seconds": 604800}';
 """
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -805,15 +806,59 @@ def test_too_few_prompts_for_a_verdict_are_refused(asked: dict, team: Client) ->
     assert "has 3 prompts for t2v-silent. A verdict needs 4 or more." in answer.text
 
 
-def test_ties_alone_leave_something_to_plan_with(asked: dict, team: Client) -> None:
+def vote_in_arena(ago: timedelta = timedelta(0), voter: Voter | None = None) -> Vote:
+    """A tie; the ledger has it from so long ago."""
     one, two = Clip.objects.filter(prompt__key="p1")
     battle = Battle.objects.create(
-        voter=Voter.objects.create(), stream="mixed", category=one.category, prompt=one.prompt,
-        clip_a=one, clip_b=two, draw_probability=1, expires_at=timezone.now(),
+        voter=voter or Voter.objects.create(), stream="mixed", category=one.category,
+        prompt=one.prompt, clip_a=one, clip_b=two, draw_probability=1, expires_at=timezone.now(),
     )  # fmt: skip
-    Vote.objects.create(
-        battle=battle, voter=battle.voter, category=one.category, prompt=one.prompt,
-        version_a=one.version, version_b=two.version, choice="tie", simulated=False,
-    )  # fmt: skip
+    then = timezone.now() - ago
+    with mock.patch("django.utils.timezone.now", return_value=then):
+        return Vote.objects.create(
+            battle=battle, voter=battle.voter, category=one.category, prompt=one.prompt,
+            version_a=one.version, version_b=two.version, choice="tie", simulated=False,
+        )  # fmt: skip
+
+
+HALF_AN_HOUR, DAY = timedelta(minutes=30), timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("ago", "said", "per_day"),
+    [
+        ([HALF_AN_HOUR, *[timedelta(minutes=5)] * 9], "30 min", 480),
+        ([2 * DAY, DAY], "2 days", 1),
+        ([30 * DAY, *[2 * DAY] * 14], "7 days", 2),
+        ([timedelta(0)], "10 min", 144),
+    ],
+)
+def test_the_rate_of_votes_is_measured_while_there_was_a_site(
+    asked: dict, team: Client, ago: list[timedelta], said: str, per_day: float
+) -> None:
+    for each in ago:
+        vote_in_arena(each)
+    page = words(planned(team, {**asked, "panels": [], "public_share": 100, "voters": 40}).text)
+    facts = StoredPlan.objects.get().facts
+    assert facts["votes_per_day"] == pytest.approx(per_day, rel=0.05)
+    assert facts["days_at_most"] == pytest.approx(2000 / per_day, rel=0.05)
+    assert f"Days, at the voting rate measured over the last {said} " in page
+
+
+def test_a_panels_rate_is_measured_while_there_was_a_site_too(asked: dict, team: Client) -> None:
+    panel = Panel.objects.get()
+    (member,) = add_members(panel, 1)
+    Member.objects.filter(pk=member.pk).update(voter=Voter.objects.create())
+    member.refresh_from_db()
+    vote_in_arena(timedelta(hours=6))  # of the public: the site's first
+    vote_in_arena(timedelta(hours=1), member.voter)
+    planned(team, {**asked, "voters": 40})
+    facts = StoredPlan.objects.get().facts
+    assert facts["votes_per_day"] == pytest.approx(4, rel=0.05)
+    assert facts["measured_seconds"] == pytest.approx(6 * 3600, rel=0.05)
+
+
+def test_ties_alone_leave_something_to_plan_with(asked: dict, team: Client) -> None:
+    vote_in_arena()
     page = planned(team, asked)
     assert "This plan assumes 24% ties" in words(page.text)
