@@ -21,7 +21,7 @@ from arena.ledger import LedgerEnd, advisory_lock, end_of
 from arena.models import Defect, Exclusion, Experiment, ExperimentState, Vote
 from ratings.experiments.blocks import blocks_of, complete_blocks
 from ratings.experiments.findings import compute_findings
-from ratings.experiments.state import design_of, newest_assessment
+from ratings.experiments.state import design_of, newest_assessment, verdict_message
 from ratings.experiments.votes import votes_behind
 from ratings.models import Assessment, Delivery
 from ratings.stats.sequential import SequentialResult, sequential_test
@@ -290,4 +290,6 @@ def _follow(experiment: Experiment, before: Assessment | None, made: Assessment)
     ended = experiment.state in ENDED
     changed = made.verdict != (before.verdict if before else "")
     if experiment.webhook and changed and not ended:
-        Delivery.objects.create(assessment=made, next_try_at=timezone.now())
+        delivery = Delivery(assessment=made, next_try_at=timezone.now())
+        delivery.body = verdict_message(str(delivery.pk), made)
+        delivery.save(force_insert=True)

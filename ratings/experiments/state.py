@@ -1,5 +1,6 @@
 """Where experiments stand, by their newest assessments."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -82,3 +83,9 @@ def state_of(experiment: Experiment, made: Assessment | None) -> dict[str, Any]:
         "obstacles": [asdict(obstacle) for obstacle in noted_obstacles(experiment)],
         "obstacles_at": note.looked_at.isoformat() if note else None,
     }
+
+
+def verdict_message(delivery_id: str, made: Assessment) -> str:
+    """What an experiment's webhook is sent: where it stands by this assessment, as JSON."""
+    said = {"event": "verdict", "delivery": delivery_id, **state_of(made.experiment, made)}
+    return json.dumps(said, allow_nan=False)
