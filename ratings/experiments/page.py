@@ -348,7 +348,15 @@ def _people(found: dict[str, Any]) -> dict[str, Any]:
         row["entry"] = entries.get(UUID(row["voter"]))
         if row.get("residual") is not None:
             row["residual_percent"] = 100 * row["residual"]
-    return {"contributors": found["shown"], "more": found["more"], "excluded": found["excluded"]}
+    usual = [row for row in found["shown"] if not row["stands_out"]]
+    return {
+        "contributors": found["shown"],
+        "unusual": [row for row in found["shown"] if row["stands_out"]],
+        "usual": usual,
+        "others": len(usual) + found["more"],
+        "more": found["more"],
+        "excluded": found["excluded"],
+    }
 
 
 def _history(experiment: Experiment) -> list[dict[str, Any]]:

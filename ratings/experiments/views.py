@@ -118,6 +118,8 @@ def experiment(request: HttpRequest, experiment_id: UUID) -> HttpResponse:
 
 def _render_experiment(request: HttpRequest, shown: Experiment, **refusal: str) -> HttpResponse:
     context = {**page_of(shown, newest_assessment(shown)), "refusal": refusal}
+    usual = context.get("usual", [])  # folded, unless what was refused is among them
+    context["refused_usual"] = any(row["voter"] == refusal.get("voter") for row in usual)
     part = "ratings/_experiment.html" if "fragment" in request.GET else "ratings/experiment.html"
     return render(request, part, context, status=400 if refusal else 200)
 

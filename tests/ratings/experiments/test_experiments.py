@@ -565,6 +565,33 @@ def test_a_voter_unlike_the_rest_stands_out(make_bench: MakeBench, team: Client)
     assert f"Voter {str(other.pk)[:8]} is excluded" in page
 
 
+def test_voters_who_are_unusual_come_first_and_the_rest_is_folded(
+    make_bench: MakeBench, team: Client
+) -> None:
+    bench = make_bench(voters=110)
+    odd = bench.voters[3]
+    bench.judge(110, 0.5)
+    assess(bench.experiment)
+    page = team.get(page_of(bench)).text
+    assert "110 voters none unusual" in words(page)
+    assert "10 more voters are not shown" in words(page)
+    for block in bench.blocks[110:150]:
+        bench.vote(odd, block, True, "b")
+    assess(bench.experiment)
+    page = team.get(page_of(bench)).text
+    first, folded = page.split('<details class="shown-by" id="other-voters">')
+    folded = folded.split('<section class="section" id="live-defects"')[0]
+    assert "109 other voters who are not unusual" in words(folded)
+    assert re.findall(r'<tr id="voter-(\w+)"', first) == [str(odd.pk)[:8]]
+    others = re.findall(r'<tr id="voter-(\w+)"', folded)
+    assert len(set(others)) == 99
+    usual = next(each for each in bench.voters if str(each.pk)[:8] == others[50])
+    refused = team.post(f"{page_of(bench)}exclude/", {"voter": usual.pk, "reason": " "}).text
+    assert '<details class="shown-by" id="other-voters" open>' in refused
+    refused = team.post(f"{page_of(bench)}exclude/", {"voter": odd.pk, "reason": " "}).text
+    assert '<details class="shown-by" id="other-voters">' in refused
+
+
 def test_what_the_sound_does(make_bench: MakeBench, team: Client) -> None:
     bench = make_bench(voters=24, category=Category.T2V_AUDIO, muted_share=0.5)
     assess(bench.experiment)
