@@ -38,6 +38,7 @@ from tests.counting import cost_of
 from tests.panels import propose
 from tests.pipeline import cast, set_scene
 from tests.ratings.pipeline.test_api import Pipeline, make_key
+from tests.ratings.pipeline.test_gate import gate_beside_a_worker
 
 pytestmark = pytest.mark.django_db
 FEW, MANY = 20, 1000  # blocks, of two votes each
@@ -70,6 +71,12 @@ def have_judged(experiment: Experiment, blocks: int) -> None:
     judged = experiment.blocks.exclude(battles=None)
     VoteSlot.objects.filter(block__in=judged).update(voted=True)
     assert assess(experiment).verdict == ""
+
+
+def options_of(margin: int) -> list[str]:
+    """Of the gate, for the experiment of `start_one` with this margin."""
+    numbers = f"--max-votes {2 * MANY + 200} --margin {margin} --alpha 0.001 --beta 0.001"
+    return numbers.split()
 
 
 Look = Callable[[], object]
@@ -108,6 +115,12 @@ def test_what_showing_one_costs_does_not_grow_with_its_votes(
         cost = cost_of(look)
         assert cost.rows["arena_vote"] == cost.rows["arena_voteslot"] == 0, name
         assert cost.rows.total() <= 100, (name, cost.rows)
+    # Beside workers, as the note is fresh: the gate asks what the page asks.
+    for margin in (5, 6):
+        assert gate_beside_a_worker(*options_of(margin))[0] == 21
+    one, other = (cost_of(lambda at=at: gate_beside_a_worker(*options_of(at))) for at in (5, 6))
+    assert one.numbers == other.numbers, (one.rows, other.rows)
+    assert other.rows["arena_vote"] <= 2
     # What the workers do for it does grow: so rows are counted where there are some.
     of_assessing = [cost_of(lambda one=one: assess(one)).rows.total() for one in (few, many)]
     assert of_assessing[1] > of_assessing[0] + 2 * (MANY - FEW)
