@@ -15,6 +15,7 @@ from django.contrib.auth.models import User
 from django.db import connection, connections, transaction
 from django.db.models import Max, QuerySet
 
+from arena.celery import wake
 from arena.models import Exclusion, Vote, Voter
 
 LEDGER_LOCK = 7_301_001
@@ -117,10 +118,17 @@ def advisory_lock(name: str, wait: bool = True) -> Iterator[bool]:
             yield cursor.fetchone()[0]
 
 
+def look_after_exclusion() -> None:
+    """Have workers look at once whose panels have too few votes left now, and whose again enough
+    (arena/experiments/obstacles.py)."""
+    transaction.on_commit(lambda: wake("arena.tasks.look_at_experiments"))
+
+
 def record_exclusions(
     action: Exclusion.Action, field: str, things: Sequence[Voter | Vote], reason: str, by: User
 ) -> int:
-    """One entry for each voter or vote about which the latest entry says otherwise."""
+    """One entry for each voter or vote about which the latest entry says otherwise; returns how
+    many."""
     latest = dict(
         Exclusion.objects.filter(**{f"{field}__in": things})
         .order_by(f"{field}_id", "-pk")
@@ -132,4 +140,7 @@ def record_exclusions(
         for thing in things
         if latest.get(thing.pk, Exclusion.Action.INCLUDE) != action
     ]
-    return len(Exclusion.objects.bulk_create(entries))
+    if entries:
+        Exclusion.objects.bulk_create(entries)
+        look_after_exclusion()
+    return len(entries)

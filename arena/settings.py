@@ -120,9 +120,9 @@ CELERY_TASK_ROUTES = {
     task: {"queue": queue}
     for queue, tasks in {
         "control": (
-            "arena.tasks.fail_hopeless_experiments",
             "arena.tasks.free_all_excluded_slots",
             "arena.tasks.free_excluded_slots",
+            "arena.tasks.look_at_experiments",
             "arena.tasks.sweep_visitors",
             "generation.tasks.wake_hosted",
             "generation.tasks.wake_importers",
@@ -162,7 +162,7 @@ CELERY_BEAT_SCHEDULE = {
         "ratings.tasks.compute_plans": 10.0,
         "ratings.tasks.send_verdicts": 10.0,
         "ratings.tasks.refit_changed": 10.0,
-        "arena.tasks.fail_hopeless_experiments": 10.0,
+        "arena.tasks.look_at_experiments": 10.0,
         "arena.tasks.free_excluded_slots": 30.0,
         "arena.tasks.make_experiment_checks": 30.0,
         "ratings.tasks.write_robustness_reports": 60.0,

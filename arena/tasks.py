@@ -6,7 +6,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from arena.experiments.check_clips import make_check_clips
-from arena.experiments.obstacles import fail_hopeless
+from arena.experiments.obstacles import look_for_obstacles
 from arena.experiments.slots import reconcile_excluded
 from arena.voting.visitors import forget_visitors
 from generation.messages import limited_to
@@ -35,9 +35,10 @@ def free_all_excluded_slots() -> int:
 
 
 @shared_task(**limited_to(60))
-def fail_hopeless_experiments() -> int:
-    """End the experiments of which no pair can be shown; returns how many."""
-    return fail_hopeless()
+def look_at_experiments() -> int:
+    """Note what keeps running experiments from their verdicts, and end those of which no pair can
+    be shown; returns how many ended."""
+    return look_for_obstacles()
 
 
 @shared_task(**limited_to(900))

@@ -21,7 +21,7 @@ def rounded(value: float) -> float | None:
     return round(float(value), DECIMALS) if math.isfinite(value) else None
 
 
-def is_of_another_ledger(made: Leaderboard | Robustness | Assessment, end: LedgerEnd) -> bool:
+def is_of_another_ledger(made: Leaderboard | Robustness, end: LedgerEnd) -> bool:
     return end != LedgerEnd(made.last_vote_id, made.last_exclusion_id, made.simulated_counted)
 
 

@@ -15,7 +15,7 @@ from django.template.response import TemplateResponse
 from django.utils.html import format_html
 
 from arena.admin.base import SHORT_ID, IdSearch, voter_link
-from arena.ledger import record_exclusions
+from arena.ledger import look_after_exclusion, record_exclusions
 from arena.models import Exclusion, Vote
 from generation.admin.base import ReadOnlyAdmin, ReadOnlyInline, minute
 
@@ -212,6 +212,7 @@ class ExclusionAdmin(IdSearch):
     def save_model(self, request: HttpRequest, obj: Exclusion, form: Any, change: bool) -> None:
         obj.by = cast(User, request.user)
         super().save_model(request, obj, form, change)
+        look_after_exclusion()
 
     @admin.display(description="entry", ordering="pk")
     def number(self, entry: Exclusion) -> str:

@@ -1,14 +1,21 @@
-"""What keeps a running experiment from its verdict until somebody acts."""
+"""What keeps a running experiment from its verdict until somebody acts.
 
+A worker looks every ten seconds, and at once after a start, a cancellation and an exclusion, and
+notes what it found. Whoever shows an experiment reads the note.
+"""
+
+import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet
+from celery.exceptions import SoftTimeLimitExceeded
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from arena.experiments.panels import votes_left
 from arena.experiments.proposal import CLIPS_FAILED, all_failed
-from arena.models import Block, Experiment, ExperimentState, Member, VoteSlot
+from arena.models import Block, Experiment, ExperimentState, Member, ObstacleNote, VoteSlot
 from generation.models import Clip, ClipState
 from ratings.least_numbers import LEAST_VOTERS
 
@@ -22,28 +29,91 @@ class Obstacle:
 
 
 CLIPS_HELD = "clips_held"
+# Workers look three times within this: a note that is older was left by one that is away.
+NOTE_HOLDS = timedelta(seconds=30)
+
+log = logging.getLogger(__name__)
 
 
-def obstacles(experiment: Experiment) -> list[Obstacle]:
-    """All of them. Six queries; none for an experiment that is not running."""
+# --- the note ------------------------------------------------------------------------------------
+
+
+def note_of(experiment: Experiment) -> ObstacleNote | None:
+    """What was found when a worker last looked; None of an experiment that is not running, or that
+    no worker has looked at yet. No query where the note was selected with the experiment."""
     if experiment.state != ExperimentState.RUNNING:
-        return []
-    return [*_missing_clips(experiment), *_used_up_panels(experiment)]
+        return None
+    note: ObstacleNote | None = getattr(experiment, "obstacle_note", None)
+    return note
 
 
-def is_out_of_clips(experiment: Experiment) -> bool:
+def noted_obstacles(experiment: Experiment) -> list[Obstacle]:
+    """Those of the note; none where there is no note."""
+    note = note_of(experiment)
+    return [Obstacle(**each) for each in note.obstacles] if note else []
+
+
+def look_for_obstacles() -> int:
+    """Look at all running experiments: those that are hopeless fail, of the others it is noted what
+    keeps them from a verdict. Returns how many failed.
+
+    One that can't be looked at, which the log tells, does not hold up the others.
+    """
+    failed = _fail_hopeless(Experiment.objects.all())
+    ObstacleNote.objects.exclude(experiment__state=ExperimentState.RUNNING).delete()
+    longest_ago_first = F("obstacle_note__looked_at").asc(nulls_first=True)
+    for experiment in _running(Experiment.objects.all()).order_by(longest_ago_first):
+        try:
+            _note_obstacles(experiment)
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception:
+            log.exception("The obstacles of the experiment %s could not be noted", experiment.pk)
+    return failed
+
+
+def look_if_old(experiment: Experiment) -> None:
+    """The same of one experiment, unless a worker has looked of late."""
+    young = ObstacleNote.objects.filter(looked_at__gt=timezone.now() - NOTE_HOLDS)
+    if young.filter(experiment=experiment).exists():
+        return
+    chosen = Experiment.objects.filter(pk=experiment.pk)
+    _fail_hopeless(chosen)
+    for running in _running(chosen):
+        _note_obstacles(running)
+
+
+def _running(experiments: QuerySet[Experiment]) -> QuerySet[Experiment]:
+    running = experiments.filter(state=ExperimentState.RUNNING)
+    return running.select_related("candidate", "baseline")
+
+
+def _note_obstacles(experiment: Experiment) -> None:
+    now = timezone.now()
+    found = [*_missing_clips(experiment), *_used_up_panels(experiment)]
+    said = {
+        "obstacles": [asdict(obstacle) for obstacle in found],
+        "out_of_clips": _is_out_of_clips(experiment),
+        "looked_at": now,
+    }
+    ObstacleNote.objects.update_or_create(experiment=experiment, defaults=said)
+
+
+# --- looking -------------------------------------------------------------------------------------
+
+
+def _is_out_of_clips(experiment: Experiment) -> bool:
     """Whether every pair that is left to judge has a clip that failed."""
     left = VoteSlot.objects.filter(experiment=experiment, voted=False)
     return left.exists() and not left.exclude(_has_failed_clip("block__")).exists()
 
 
-def fail_hopeless(experiments: QuerySet[Experiment] | None = None) -> int:
-    """Running experiments of which no pair can be shown, and none was judged, fail: each pair has a
-    clip that failed. Returns how many.
+def _fail_hopeless(running: QuerySet[Experiment]) -> int:
+    """Of these, running experiments of which no pair can be shown, and none was judged, fail: each
+    pair has a clip that failed. Returns how many.
 
     One that has votes is left to whoever mends the clips: it may still come to a verdict.
     """
-    running = Experiment.objects.all() if experiments is None else experiments
     blocks = Block.objects.filter(experiment=OuterRef("pk"))
     hopeless = running.filter(
         Exists(blocks),

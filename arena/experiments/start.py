@@ -4,6 +4,7 @@ import random
 
 from django.db import transaction
 
+from arena.celery import wake
 from arena.experiments.proposal import (
     CLIPS_REFUSED,
     NotStarted,
@@ -53,7 +54,13 @@ def start(proposal: Proposal) -> Experiment:
     _queue_missing_clips(proposal, order)
     lay_out(experiment, order, rng)
     experiment.panels.set(proposal.panels)
+    _have_workers_look()
     return experiment
+
+
+def _have_workers_look() -> None:
+    """For obstacles, at once (arena/experiments/obstacles.py)."""
+    transaction.on_commit(lambda: wake("arena.tasks.look_at_experiments"))
 
 
 def _design(proposal: Proposal) -> dict[str, object]:
@@ -102,7 +109,10 @@ def start_or_find(proposal: Proposal, running_only: bool = False) -> tuple[Exper
 def cancel_experiment(experiment: Experiment) -> bool:
     """Ask nobody any more; votes stay. False if it was not running."""
     running = Experiment.objects.filter(pk=experiment.pk, state=ExperimentState.RUNNING)
-    return running.update(state=ExperimentState.CANCELLED) == 1
+    if not running.update(state=ExperimentState.CANCELLED):
+        return False
+    _have_workers_look()
+    return True
 
 
 def check_prompts(experiment: Experiment) -> list[Prompt]:

@@ -1,7 +1,16 @@
 """Voters, battles, the ledger, and experiments as they are laid out and judged."""
 
-from arena.models.battles import MIXED, PANEL, Battle, BattleKind, PairChance, PairList, PairNeed
-from arena.models.experiments import Block, Experiment, ExperimentState, VoteSlot
+from arena.models.battles import (
+    MIXED,
+    PANEL,
+    Battle,
+    BattleKind,
+    PairChance,
+    PairList,
+    PairNeed,
+    ReadyChange,
+)
+from arena.models.experiments import Block, Experiment, ExperimentState, ObstacleNote, VoteSlot
 from arena.models.ledger import (
     SOUND_DEFECTS,
     Choice,
@@ -30,10 +39,12 @@ __all__ = [
     "Experiment",
     "ExperimentState",
     "Member",
+    "ObstacleNote",
     "PairChance",
     "PairList",
     "PairNeed",
     "Panel",
+    "ReadyChange",
     "Skip",
     "Vote",
     "VoteSlot",

@@ -98,13 +98,23 @@ class PairChance(models.Model):
 
 
 class PairList(models.Model):
-    """Of which versions a category's chances are."""
+    """Of which versions a category's chances are: those that were ready when they were laid out."""
 
     category = models.CharField(max_length=12, choices=Category, primary_key=True)
     versions = ArrayField(models.BigIntegerField(), help_text="Their ids, ascending.")
 
     def __str__(self) -> str:
         return self.category
+
+
+class ReadyChange(models.Model):
+    """A transaction that may have changed which versions are ready, since the lists of pairs were
+    compared with them. Triggers write it (migration 0005), whoever changes clips or versions."""
+
+    transaction = models.BigIntegerField(primary_key=True)
+
+    def __str__(self) -> str:
+        return f"ready clips or versions changed in transaction {self.transaction}"
 
 
 class PairNeed(models.Model):

@@ -75,10 +75,28 @@ class Experiment(models.Model):
             models.Index(
                 fields=["category"], name="experiment_running", condition=Q(state="running")
             ),
+            models.Index(fields=["-created_at"], name="experiment_newest"),
+            models.Index(fields=["state", "-created_at"], name="experiment_newest_of_state"),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+
+class ObstacleNote(models.Model):
+    """What kept a running experiment from its verdict when a worker last looked
+    (arena/experiments/obstacles.py). Pages, the API and the gate read it: looking takes longer the
+    more votes there are."""
+
+    experiment = models.OneToOneField(
+        Experiment, models.CASCADE, primary_key=True, related_name="obstacle_note"
+    )
+    obstacles = models.JSONField(help_text="Of each its code and its sentence.")
+    out_of_clips = models.BooleanField(help_text="Each pair that is left has a clip that failed.")
+    looked_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"obstacles of {self.experiment_id} at {self.looked_at:%H:%M:%S}"
 
 
 class Block(models.Model):

@@ -20,7 +20,7 @@ from arena.experiments.slots import draw_pair, panel_experiments, public_experim
 from arena.models import MIXED, PANEL, Battle, Experiment, Voter
 from arena.voting.pair_chances import (
     Pair,
-    bring_up_to_date,
+    categories_to_draw,
     draw_pair_of_versions,
     draw_pairs_among,
 )
@@ -39,15 +39,6 @@ MISSING_AT_MOST = 6
 # What a page shows of a battle.
 SHOWN = ("clip_a", "clip_b", "prompt__image", "block", "repeats__block")
 
-READY_VERSIONS = """
-    SELECT wanted, version.id
-    FROM generation_version version CROSS JOIN unnest(version.categories) AS wanted
-    WHERE version.state = 'active' AND EXISTS (
-        SELECT 1 FROM generation_clip clip
-        WHERE clip.version_id = version.id AND clip.category = wanted AND clip.state = 'ready'
-    )
-    ORDER BY 1, 2
-"""
 # Pairs of clips of one prompt and seed slot that this voter has not met before, in either order.
 # Their files are of one profile, so they are equally long to the byte. Off-format clips meet all
 # others: ratings are on one scale only if chains of battles connect all versions, and what sets
@@ -69,16 +60,6 @@ UNSEEN_CLIPS = f"""
     ORDER BY random() LIMIT 1
 """
 UNSEEN_PAIRS = f"SELECT one.version_id, two.version_id {UNSEEN}"
-
-
-def ready_versions() -> dict[str, list[int]]:
-    """Per category the active versions that have at least one ready clip."""
-    found: dict[str, list[int]] = {}
-    with connection.cursor() as cursor:
-        cursor.execute(READY_VERSIONS)
-        for category, version in cursor.fetchall():
-            found.setdefault(category, []).append(version)
-    return found
 
 
 VOTABLE_PAIRS = """
@@ -173,7 +154,7 @@ def _draw_for_public(
     voter: Voter, stream: str, expires_at: datetime, rng: random.Random
 ) -> Battle | None:
     """Draw a category, and in it the arena or an experiment by its share."""
-    ready = {category: ids for category, ids in ready_versions().items() if len(ids) >= 2}
+    ready = categories_to_draw()
     experiments: dict[str, list[Experiment]] = {}
     for experiment in public_experiments(voter):
         experiments.setdefault(experiment.category, []).append(experiment)
@@ -182,7 +163,7 @@ def _draw_for_public(
     for category in categories:
         for experiment_, share in _in_turn(experiments.get(category, []), rng):
             if experiment_ is None:
-                battle = _draw_for_arena(voter, category, ready.get(category, []), rng)
+                battle = _draw_for_arena(voter, category, rng) if category in ready else None
             elif battle := draw_pair(voter, experiment_, expires_at, rng):
                 battle.draw_probability = share
             if battle is not None:
@@ -209,13 +190,8 @@ def _in_turn(
         shares.remove(chosen)
 
 
-def _draw_for_arena(
-    voter: Voter, category: str, versions: Sequence[int], rng: random.Random
-) -> Battle | None:
+def _draw_for_arena(voter: Voter, category: str, rng: random.Random) -> Battle | None:
     """Draw pairs of versions and prompts until one is found that this voter has not seen."""
-    if len(versions) < 2:
-        return None
-    bring_up_to_date(category, versions)
     tried: list[Pair] = []
     for _ in range(MISSES_BEFORE_LOOKING):
         drawn = draw_pair_of_versions(category, rng)

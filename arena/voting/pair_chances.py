@@ -1,7 +1,8 @@
 """The list from which pairs of versions are drawn: each ready pair's chance in a category.
 
 It is laid out when the ratings have changed what votes are worth, or when other versions are ready.
-A draw then reads one row of it, by an index, however many versions there are.
+A draw then reads one row of it, by an index, however many versions there are. Which versions are
+ready is looked for only after a change: triggers note those of clips and versions (`ReadyChange`).
 """
 
 import random
@@ -11,10 +12,24 @@ from typing import Any
 from django.db import connection, transaction
 
 from arena.ledger import advisory_lock
-from arena.models import PairChance, PairList
+from arena.models import PairChance, PairList, ReadyChange
+from generation.catalogue.categories import Category
 
 Pair = tuple[int, int]  # version ids, the lower first
 
+READY_VERSIONS = """
+    SELECT wanted, version.id
+    FROM generation_version version CROSS JOIN unnest(version.categories) AS wanted
+    WHERE version.state = 'active' AND EXISTS (
+        SELECT 1 FROM generation_clip clip
+        WHERE clip.version_id = version.id AND clip.category = wanted AND clip.state = 'ready'
+    )
+    ORDER BY 1, 2
+"""
+LISTS = """
+    SELECT category, cardinality(versions), EXISTS (SELECT 1 FROM arena_readychange)
+    FROM arena_pairlist
+"""
 UNIFORM_SHARE = 0.2
 LAY_OUT = """
     WITH pair AS (
@@ -51,25 +66,57 @@ AMONG = """
 """
 
 
-def lay_out_pairs(category: str, versions: Sequence[int]) -> None:
+def ready_versions() -> dict[str, list[int]]:
+    """Per category the active versions that have at least one ready clip, ascending."""
+    found: dict[str, list[int]] = {category: [] for category in Category.values}
+    with connection.cursor() as cursor:
+        cursor.execute(READY_VERSIONS)
+        for category, version in cursor.fetchall():
+            found.setdefault(category, []).append(version)
+    return found
+
+
+def lay_out_pairs(category: str) -> None:
     """Each pair's chance: `UNIFORM_SHARE` uniform, the rest in proportion to its worth. A pair that
-    was never rated is worth as much as the most valuable one that was. `versions` ascend."""
+    was never rated is worth as much as the most valuable one that was."""
     # One lock for all categories: a voter may need several lists, in any order.
     with advisory_lock("pair lists"):
-        _lay_out(category, versions)
+        _lay_out(category, ready_versions()[category])
 
 
-def bring_up_to_date(category: str, versions: Sequence[int]) -> None:
-    """Lays the list out if it is not of these versions."""
-    if _is_of(category, versions):
-        return
-    with advisory_lock("pair lists"):
-        if not _is_of(category, versions):  # nobody did while this waited
+def categories_to_draw() -> set[str]:
+    """Those in which two versions or more are ready; their lists are of just these versions."""
+    lists = _lists()
+    if lists is None:
+        with advisory_lock("pair lists"):
+            lists = _lists()  # another may have brought them up to date while this one waited
+            if lists is None:
+                lists = _bring_up_to_date()
+    return {category for category, versions in lists.items() if versions >= 2}
+
+
+def _lists() -> dict[str, int] | None:
+    """Of how many versions each category's list is; None if one may be out of date."""
+    with connection.cursor() as cursor:
+        cursor.execute(LISTS)
+        rows = cursor.fetchall()
+    if len(rows) < len(Category) or any(changed for *_, changed in rows):
+        return None
+    return {category: versions for category, versions, _ in rows}
+
+
+def _bring_up_to_date() -> dict[str, int]:
+    """Lays out the lists that are of other versions than those that are ready now.
+
+    The notes go first: what changes after that is noted again, and looked for by the next draw.
+    """
+    ReadyChange.objects.all().delete()
+    ready = ready_versions()
+    listed = dict(PairList.objects.values_list("category", "versions"))
+    for category, versions in ready.items():
+        if listed.get(category) != versions:
             _lay_out(category, versions)
-
-
-def _is_of(category: str, versions: Sequence[int]) -> bool:
-    return PairList.objects.filter(category=category, versions=list(versions)).exists()
+    return {category: len(versions) for category, versions in ready.items()}
 
 
 def _lay_out(category: str, versions: Sequence[int]) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 
 from arena.ledger import LedgerEnd, advisory_lock, end_of, excluded_up_to
 from arena.models import BattleKind, Choice, PairNeed, Vote
-from arena.voting.matchmaking import ready_versions
 from arena.voting.pair_chances import lay_out_pairs
 from generation.catalogue.categories import Category
 from ratings.boards.ledger_copy import CHOICES, voter_label, votes_of
@@ -141,7 +140,7 @@ def _refit(category: Category, end: LedgerEnd) -> Leaderboard:
     PairNeed.objects.filter(category=category.value).delete()
     PairNeed.objects.bulk_create(needs)
     stored = store(board, rows, begin)
-    lay_out_pairs(category.value, ready_versions().get(category.value, []))
+    lay_out_pairs(category.value)
     return stored
 
 

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import numpy as np
 from django.conf import settings
+from django.db import connection
 from django.db.models import Count, Max, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -20,16 +21,28 @@ from arena.ledger import LedgerEnd, advisory_lock, end_of
 from arena.models import Defect, Exclusion, Experiment, ExperimentState, Vote
 from ratings.experiments.blocks import blocks_of, complete_blocks
 from ratings.experiments.findings import compute_findings
-from ratings.experiments.state import design_of, newest_assessment
+from ratings.experiments.state import design_of, newest_assessment, verdict_message
 from ratings.experiments.votes import votes_behind
 from ratings.models import Assessment, Delivery
 from ratings.stats.sequential import SequentialResult, sequential_test
-from ratings.stored import is_of_another_ledger, is_throttled, rounded
+from ratings.stored import is_throttled, rounded
 
 # Raised when the findings get another schema or the method changes: all are then made again.
 ASSESSMENT_SCHEMA_VERSION = 3
 ENDED = (ExperimentState.CANCELLED, ExperimentState.FAILED)  # without a verdict, for good
 POINTS_ON_CURVES = 300
+CONCERNED = """
+    SELECT experiment_id, max(id) FROM (
+        SELECT vote.experiment_id, exclusion.id
+        FROM arena_exclusion exclusion JOIN arena_vote vote ON vote.id = exclusion.vote_id
+        WHERE exclusion.id > %(after)s
+        UNION ALL
+        SELECT vote.experiment_id, exclusion.id
+        FROM arena_exclusion exclusion JOIN arena_vote vote ON vote.voter_id = exclusion.voter_id
+        WHERE exclusion.id > %(after)s
+    ) about
+    WHERE experiment_id = ANY(%(experiments)s) GROUP BY 1
+"""
 RECENT_MARKS = 200  # defects; whether they were read already is looked at more closely
 
 
@@ -50,60 +63,90 @@ def assess(experiment: Experiment) -> Assessment:
 
 def assess_if_behind(experiment: Experiment) -> Assessment | None:
     """The same, unless nothing is new, the last one was too hard a while ago, or another worker is
-    at it."""
+    at it. Voters wait for the ledger's end only where something is new."""
+    before = newest_assessment(experiment)
+    if not _has_news(experiment, before) or is_throttled(before):
+        return None
     end = _end(experiment)
     with advisory_lock(f"assess {experiment.pk}", wait=False) as free:
-        before = newest_assessment(experiment)
-        if not free or not _is_behind(before, end) or is_throttled(before):
+        if not free or not _has_news(experiment, newest_assessment(experiment)):
             return None
         return _assess(experiment, end)
+
+
+def _has_news(experiment: Experiment, made: Assessment | None) -> bool:
+    """Whether something that counts came after this assessment. Looked at without the ledger's
+    lock: what is not committed yet is news the next time."""
+    if made is None:
+        return True
+    last_vote = Vote.objects.filter(experiment=experiment).aggregate(last=Max("pk"))["last"]
+    return (
+        (last_vote or 0) > made.last_vote_id
+        or made.simulated_counted != settings.COUNT_SIMULATED_VOTES
+        or made.schema != ASSESSMENT_SCHEMA_VERSION
+        or made.findings["defects_read"] != _defects_read(experiment.pk)
+        or _last_concerning([experiment.pk], made.exclusions_seen) != {}
+    )
+
+
+def _last_concerning(experiments: Sequence[UUID], after: int) -> dict[UUID, int]:
+    """The last exclusion after this one that is about a vote, or a voter, of each experiment."""
+    with connection.cursor() as cursor:
+        cursor.execute(CONCERNED, {"after": after, "experiments": list(experiments)})
+        return dict(cursor.fetchall())
 
 
 def changed_experiments() -> Sequence[Experiment]:
     """Those that may need another assessment, running ones first; nobody is waited for.
 
-    A decided one is among them, too, if a defect was marked there of late. Cancelled ones and those
-    that failed are left as they were.
+    Any is among them if a defect was marked there of late. Cancelled ones and those that failed are
+    left as they were.
     """
     votes = Vote.objects.filter(experiment=OuterRef("pk")).order_by("-pk")
     made = Assessment.objects.filter(experiment=OuterRef("pk")).order_by("-pk")
-    last_exclusion = Exclusion.objects.aggregate(last=Max("pk"))["last"] or 0
     rows = (
         Experiment.objects.exclude(state__in=ENDED)
         .annotate(
             last_vote=Coalesce(Subquery(votes.values("pk")[:1]), 0),
+            made=Subquery(made.values("pk")[:1]),
             read_vote=Subquery(made.values("last_vote_id")[:1]),
-            read_exclusion=Subquery(made.values("last_exclusion_id")[:1]),
+            exclusions_seen=Subquery(made.values("exclusions_seen")[:1]),
             with_simulated=Subquery(made.values("simulated_counted")[:1]),
-            schema=Subquery(made.values("findings__schema")[:1]),
+            schema=Subquery(made.values("schema")[:1]),
         )
         .order_by("created_at")
     )
+    found = list(rows)
     marks = Defect.objects.order_by("-pk").values_list("vote__experiment", flat=True)
-    marked = set(marks[:RECENT_MARKS])
-    running, decided = [], []
-    for row in rows:
-        read = (row.read_vote, row.read_exclusion, row.with_simulated, row.schema)
-        now = (
-            row.last_vote,
-            last_exclusion,
-            settings.COUNT_SIMULATED_VOTES,
-            ASSESSMENT_SCHEMA_VERSION,
-        )
-        if row.state == ExperimentState.RUNNING:
-            running.append(row)
-        elif read != now or row.pk in marked:
-            decided.append(row)
-    return running + decided
-
-
-def _is_behind(made: Assessment | None, end: LedgerEnd) -> bool:
-    return (
-        made is None
-        or is_of_another_ledger(made, end)
-        or made.findings.get("schema") != ASSESSMENT_SCHEMA_VERSION
-        or made.findings["defects_read"] != _defects_read(made.experiment_id)
+    changed = set(marks[:RECENT_MARKS]) | _concerned_by_exclusions(found)
+    known = (settings.COUNT_SIMULATED_VOTES, ASSESSMENT_SCHEMA_VERSION)
+    changed |= {
+        row.pk
+        for row in found
+        if (row.read_vote, row.with_simulated, row.schema) != (row.last_vote, *known)
+    }
+    return sorted(
+        (row for row in found if row.pk in changed),
+        key=lambda row: row.state != ExperimentState.RUNNING,
     )
+
+
+def _concerned_by_exclusions(rows: Sequence[Any]) -> set[UUID]:
+    """Of these experiments, those about whose votes there is an exclusion that their newest
+    assessments have not seen. For the others it is stored that they have seen all, so that each
+    exclusion is looked at once, however many experiments it does not concern."""
+    last = Exclusion.objects.aggregate(last=Max("pk"))["last"] or 0
+    behind = [row for row in rows if row.made is not None and row.exclusions_seen < last]
+    if not behind:
+        return set()
+    # The lock, for an instant: no exclusion below the last is still to come.
+    last = end_of(Vote.objects.none()).last_exclusion
+    after = min(row.exclusions_seen for row in behind)
+    concerning = _last_concerning([row.pk for row in behind], after)
+    concerned = {row.pk for row in behind if concerning.get(row.pk, 0) > row.exclusions_seen}
+    others = [row.made for row in behind if row.pk not in concerned]
+    Assessment.objects.filter(pk__in=others).update(exclusions_seen=last)
+    return concerned
 
 
 def _defects_read(experiment_id: UUID) -> list[int]:
@@ -143,6 +186,7 @@ def judged(experiment: Experiment, end: LedgerEnd) -> Assessment:
         experiment=experiment,
         last_vote_id=end.last_vote,
         last_exclusion_id=end.last_exclusion,
+        exclusions_seen=end.last_exclusion,
         simulated_counted=end.simulated,
         verdict=result.verdict,
         rule=result.rule,
@@ -154,8 +198,8 @@ def judged(experiment: Experiment, end: LedgerEnd) -> Assessment:
         estimate=rounded(result.estimate),
         low=rounded(result.low),
         high=rounded(result.high),
+        schema=ASSESSMENT_SCHEMA_VERSION,
         findings={
-            "schema": ASSESSMENT_SCHEMA_VERSION,
             "defects_read": _defects_read(experiment.pk),
             **_course_of_test(result),
             **compute_findings(experiment, votes, pairs, end),
@@ -246,4 +290,6 @@ def _follow(experiment: Experiment, before: Assessment | None, made: Assessment)
     ended = experiment.state in ENDED
     changed = made.verdict != (before.verdict if before else "")
     if experiment.webhook and changed and not ended:
-        Delivery.objects.create(assessment=made, next_try_at=timezone.now())
+        delivery = Delivery(assessment=made, next_try_at=timezone.now())
+        delivery.body = verdict_message(str(delivery.pk), made)
+        delivery.save(force_insert=True)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from django.utils.dateparse import parse_datetime
 
-from arena.experiments.obstacles import obstacles
+from arena.experiments.obstacles import note_of, noted_obstacles
 from arena.experiments.panels import VOTER_ID_SHOWN, voter_names
 from arena.experiments.proposal import default_name
 from arena.models import DefectKind, Exclusion, Experiment, ExperimentState
@@ -59,6 +59,7 @@ def plan_facts(plan: dict[str, Any]) -> dict[str, Any]:
         **plan,
         "tie_percent": 100 * plan["tie_rate"],
         "pairs": plan["clip_pairs"],
+        "measured": spell(plan["measured_seconds"]),
         "clips": [
             row | {"time": None if row["seconds"] is None else spell(row["seconds"])}
             for row in plan["clips"]
@@ -81,7 +82,8 @@ def status_of(experiment: Experiment, verdict: str) -> dict[str, str]:
 
 
 def rows_of(experiments: list[Experiment]) -> list[dict[str, Any]]:
-    """The list of experiments; one query for where they stand, and six for each that runs."""
+    """The list of experiments, selected with their notes of obstacles; one query for where they
+    stand."""
     made = newest_assessments(experiments)
     return [
         {
@@ -91,7 +93,7 @@ def rows_of(experiments: list[Experiment]) -> list[dict[str, Any]]:
             "named": experiment.name
             != default_name(experiment.candidate, experiment.baseline, experiment.category),
             **status_of(experiment, made[experiment.pk].verdict if experiment.pk in made else ""),
-            "blocked": bool(obstacles(experiment)),
+            "blocked": bool(noted_obstacles(experiment)),
         }
         for experiment in experiments
     ]
@@ -106,7 +108,8 @@ def page_of(experiment: Experiment, made: Assessment | None) -> dict[str, Any]:
         "panels": list(experiment.panels.all()),
         "public_percent": 100 * experiment.public_share,
         "muted_percent": 100 * experiment.muted_share,
-        "obstacles": obstacles(experiment),
+        "obstacles": noted_obstacles(experiment),
+        "obstacle_note": note_of(experiment),
         "history": _history(experiment),
         "deliveries": list(
             Delivery.objects.filter(assessment__experiment=experiment).order_by("-assessment")
@@ -345,7 +348,15 @@ def _people(found: dict[str, Any]) -> dict[str, Any]:
         row["entry"] = entries.get(UUID(row["voter"]))
         if row.get("residual") is not None:
             row["residual_percent"] = 100 * row["residual"]
-    return {"contributors": found["shown"], "more": found["more"], "excluded": found["excluded"]}
+    usual = [row for row in found["shown"] if not row["stands_out"]]
+    return {
+        "contributors": found["shown"],
+        "unusual": [row for row in found["shown"] if row["stands_out"]],
+        "usual": usual,
+        "others": len(usual) + found["more"],
+        "more": found["more"],
+        "excluded": found["excluded"],
+    }
 
 
 def _history(experiment: Experiment) -> list[dict[str, Any]]:

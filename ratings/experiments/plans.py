@@ -8,7 +8,7 @@ clips are missing, how many ties there are. The chances of each verdict are comp
 import hashlib
 import json
 import math
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -36,11 +36,12 @@ from ratings.stored import DECIMALS
 REUSED_FOR = timedelta(hours=1)
 KEPT_FOR = timedelta(days=7)
 WEEK = timedelta(days=7)
+SHORTEST = timedelta(minutes=10)  # a rate of less would be that of a few clicks
 RECENT_VOTES = 5000
 USUAL_TIE_RATE, USUAL_VOTERS = 0.2, 12  # where nobody has voted yet
 USUAL_TIES_COUNT = 20  # votes: the first few may all be ties, and there is no planning with that
 # Facts that change with every vote and have no part in the chances: a plan is found again without.
-RATES = ("votes_per_day", "days_at_most")
+RATES = ("votes_per_day", "measured_seconds", "days_at_most")
 
 
 def request_plan(asked: PlanInput) -> StoredPlan:
@@ -126,6 +127,7 @@ def read_facts(asked: PlanInput) -> dict[str, Any]:
         "max_votes": proposal.max_votes,
         "votes_at_most": votes,
         "votes_per_day": round(rate, DECIMALS),
+        "measured_seconds": round(recent.measured.total_seconds()),
         "votes_of_panels": of_panels,
         "too_few": _too_few(recent.voters, bound),
         "rivals": [
@@ -157,30 +159,41 @@ class RecentVoting(NamedTuple):
     tie_rate: float
     voters: int
     votes_per_day: float
+    measured: timedelta  # for how long, up to now
 
 
 def _recent_voting(proposal: Proposal) -> RecentVoting:
-    """From the category's newest votes, of a week at most, and the panels' last week."""
+    """From the category's newest votes and the panels', of a week at most, or since the site's
+    first vote. Where the public votes, no longer than the newest `RECENT_VOTES` of the category
+    took."""
     now = timezone.now()
-    week_ago = now - WEEK
+    measured = _measured_at_most(now)
     newest_votes = (
         Vote.objects.filter(category=proposal.category, kind=BattleKind.ARENA)
         .order_by("-pk")
         .values_list("cast_at", "choice", "voter_id")[:RECENT_VOTES]
     )
-    rows = [row for row in newest_votes if row[0] >= week_ago]
+    rows = [row for row in newest_votes if row[0] >= now - measured]
     ties = sum(choice in (Choice.TIE, Choice.BOTH_BAD) for _, choice, _ in rows)
     tie_rate = (ties + USUAL_TIES_COUNT * USUAL_TIE_RATE) / (len(rows) + USUAL_TIES_COUNT)
-    # Fewer than a week's may have been read.
-    span = (now - rows[-1][0]) if len(rows) == RECENT_VOTES else WEEK
-    per_day = len(rows) / (span / timedelta(days=1)) * proposal.public_share
-    voters = len({voter for _, _, voter in rows}) if proposal.public_share else 0
+    voters, votes = 0, 0.0
+    if proposal.public_share:
+        if len(rows) == RECENT_VOTES:
+            measured = max(SHORTEST, now - rows[-1][0])
+        voters = len({voter for _, _, voter in rows})
+        votes = len(rows) * proposal.public_share
     if proposal.panels:
         members = Member.objects.filter(panel__in=proposal.panels, revoked=False)
         voters += members.count()
-        of_panels = Vote.objects.filter(voter__member__in=members, cast_at__gte=week_ago)
-        per_day += of_panels.count() / (WEEK / timedelta(days=1))
-    return RecentVoting(tie_rate, voters, per_day)
+        of_panels = Vote.objects.filter(voter__member__in=members, cast_at__gte=now - measured)
+        votes += of_panels.count()
+    return RecentVoting(tie_rate, voters, votes / (measured / timedelta(days=1)), measured)
+
+
+def _measured_at_most(now: datetime) -> timedelta:
+    """A week, or how long ago the site's first vote was: there were none before."""
+    first = Vote.objects.order_by("pk").values_list("cast_at", flat=True).first()
+    return WEEK if first is None else min(WEEK, max(SHORTEST, now - first))
 
 
 def _clips_to_make(proposal: Proposal) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Where experiments stand, by their newest assessments."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -8,7 +9,7 @@ from uuid import UUID
 from django.conf import settings
 from django.urls import reverse
 
-from arena.experiments.obstacles import obstacles
+from arena.experiments.obstacles import note_of, noted_obstacles
 from arena.models import Experiment
 from ratings.design import Design
 from ratings.models import Assessment
@@ -42,7 +43,11 @@ def address_of(experiment: Experiment) -> str:
 
 
 def state_of(experiment: Experiment, made: Assessment | None) -> dict[str, Any]:
-    """What it fixed, and where it stands by this assessment; finite numbers, null where unknown."""
+    """What it fixed, and where it stands by this assessment; finite numbers, null where unknown.
+
+    Its obstacles are those that were noted; `obstacles_at` says when.
+    """
+    note = note_of(experiment)
     return {
         "experiment": str(experiment.pk),
         "address": address_of(experiment),
@@ -75,5 +80,12 @@ def state_of(experiment: Experiment, made: Assessment | None) -> dict[str, Any]:
         "low": made.low if made else None,
         "high": made.high if made else None,
         "assessment": made.pk if made else None,
-        "obstacles": [asdict(obstacle) for obstacle in obstacles(experiment)],
+        "obstacles": [asdict(obstacle) for obstacle in noted_obstacles(experiment)],
+        "obstacles_at": note.looked_at.isoformat() if note else None,
     }
+
+
+def verdict_message(delivery_id: str, made: Assessment) -> str:
+    """What an experiment's webhook is sent: where it stands by this assessment, as JSON."""
+    said = {"event": "verdict", "delivery": delivery_id, **state_of(made.experiment, made)}
+    return json.dumps(said, allow_nan=False)

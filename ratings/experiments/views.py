@@ -36,7 +36,7 @@ def _allow(request: HttpRequest, permission: str) -> None:
 @require_safe
 def experiments(request: HttpRequest) -> HttpResponse:
     _allow(request, "arena.view_experiment")
-    chosen = Experiment.objects.select_related("candidate", "baseline")
+    chosen = Experiment.objects.select_related("candidate", "baseline", "obstacle_note")
     listed = [each for state in ExperimentState for each in chosen.filter(state=state)[:LISTED]]
     rows = rows_of(listed)
     groups = [
@@ -103,7 +103,9 @@ def _address_of_plan(request: HttpRequest, stored: StoredPlan) -> str:
 
 
 def _experiment_or_404(experiment_id: UUID) -> Experiment:
-    chosen = Experiment.objects.select_related("candidate__model", "baseline__model", "prompt_set")
+    chosen = Experiment.objects.select_related(
+        "candidate__model", "baseline__model", "prompt_set", "obstacle_note"
+    )
     return get_object_or_404(chosen, pk=experiment_id)
 
 
@@ -116,6 +118,8 @@ def experiment(request: HttpRequest, experiment_id: UUID) -> HttpResponse:
 
 def _render_experiment(request: HttpRequest, shown: Experiment, **refusal: str) -> HttpResponse:
     context = {**page_of(shown, newest_assessment(shown)), "refusal": refusal}
+    usual = context.get("usual", [])  # folded, unless what was refused is among them
+    context["refused_usual"] = any(row["voter"] == refusal.get("voter") for row in usual)
     part = "ratings/_experiment.html" if "fragment" in request.GET else "ratings/experiment.html"
     return render(request, part, context, status=400 if refusal else 200)
 

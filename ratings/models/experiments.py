@@ -33,6 +33,11 @@ class Assessment(models.Model):
     experiment = models.ForeignKey(Experiment, models.PROTECT, related_name="assessments")
     last_vote_id = models.BigIntegerField()
     last_exclusion_id = models.BigIntegerField()
+    exclusions_seen = models.BigIntegerField(
+        default=0,
+        help_text="The last exclusion of which it is known whether it concerns this experiment: of "
+        "those after last_exclusion_id none did.",
+    )
     simulated_counted = models.BooleanField()
     verdict = models.CharField(
         max_length=12, choices=Verdict, blank=True, help_text="Empty while the experiment runs."
@@ -50,6 +55,9 @@ class Assessment(models.Model):
     estimate = models.FloatField(null=True, help_text="Elo of the candidate above the baseline.")
     low = models.FloatField(null=True, help_text="95% interval.")
     high = models.FloatField(null=True)
+    schema = models.PositiveSmallIntegerField(
+        default=0, help_text="Of the findings; those of an earlier one are made again."
+    )
     findings = models.JSONField(help_text="Curves, counts, trust, slices, contributors, sound.")
     seconds = models.FloatField(help_text="Duration of the assessment.")
     created_at = models.DateTimeField(auto_now_add=True)

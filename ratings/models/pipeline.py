@@ -53,7 +53,7 @@ class Delivery(Leased):
         null=True, help_text="Empty when it arrived or was given up."
     )
     delivered_at = models.DateTimeField(null=True)
-    body = models.TextField(blank=True, help_text="As sent, each time the same.")
+    body = models.TextField(help_text="Written with the delivery, and sent so each time.")
     answer = models.TextField(blank=True, help_text="The last answer, shortened.")
     error = models.TextField(blank=True)
 

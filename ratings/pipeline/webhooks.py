@@ -1,12 +1,12 @@
 """Verdicts sent to the addresses that experiments name, signed, until they arrive.
 
 A delivery is sent under a lease, so two workers do not send it at once, and one that died leaves it
-to the next. It may still arrive twice: its id is the same each time.
+to the next. It may still arrive twice: its id and its body are the same each time, whatever became
+of the experiment meanwhile.
 """
 
 import hashlib
 import hmac
-import json
 import time
 from urllib.parse import urlsplit
 
@@ -18,8 +18,7 @@ from urllib3.exceptions import HTTPError
 
 from arena.models import Experiment
 from generation.outgoing import AddressRefused, HostUnknown, open_session
-from generation.rendering.leases import Heartbeat, claim, postpone, release, update_held
-from ratings.experiments.state import state_of
+from generation.rendering.leases import Heartbeat, claim, postpone, release
 from ratings.models import Delivery
 
 # Seconds after each attempt that failed: 22 hours in all. After the last it is given up.
@@ -48,9 +47,6 @@ def send_due(seconds: float = 30.0) -> int:
 def _deliver(delivery: Delivery) -> bool:
     """Send it and note what became of it, unless another worker has taken it over meanwhile."""
     experiment: Experiment = delivery.assessment.experiment
-    if not delivery.body:
-        delivery.body = body_of(delivery)
-        update_held(delivery, body=delivery.body)
     try:
         answer = post(experiment.webhook, delivery.body.encode(), str(delivery.pk))
     except NotSent as error:
@@ -61,13 +57,6 @@ def _deliver(delivery: Delivery) -> bool:
             release(delivery, next_try_at=None, **said)
         return False
     return release(delivery, next_try_at=None, delivered_at=Now(), error="", answer=answer)
-
-
-def body_of(delivery: Delivery) -> str:
-    """What is sent: where the experiment stood by the delivery's assessment."""
-    made = delivery.assessment
-    said = {"event": "verdict", "delivery": str(delivery.pk), **state_of(made.experiment, made)}
-    return json.dumps(said, allow_nan=False)
 
 
 def signature(body: bytes, moment: int) -> str:

@@ -38,7 +38,7 @@ function putInPlace(old, fresh) {
 
 /** What is in the window stays there, whatever grows or shrinks above it. @param {() => void} change */
 function keepPlace(change) {
-  const places = [...page.querySelectorAll("h2[id], details[id], tr[id]")];
+  const places = [...page.querySelectorAll("h2[id], details[id], tr[id]")].filter((place) => place.checkVisibility());
   const top = (place) => place.getBoundingClientRect().top;
   const seen = places.find((place) => top(place) >= 0 && top(place) < innerHeight)
     ?? places.findLast((place) => top(place) < 0);

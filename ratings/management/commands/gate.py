@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from django.core.management.base import BaseCommand, CommandError
 from django.db import InterfaceError, OperationalError, connection
 
-from arena.experiments.obstacles import Obstacle, fail_hopeless, is_out_of_clips, obstacles
+from arena.experiments.obstacles import Obstacle, look_if_old, note_of, noted_obstacles
 from arena.experiments.proposal import CLIPS_FAILED, NotStarted, ProposalInput, resolve
 from arena.experiments.start import start_or_find
 from arena.models import Experiment, ExperimentState
@@ -138,8 +138,8 @@ class Command(BaseCommand):
         made = newest_assessment(experiment)
         if made is not None and made.verdict:
             return made, True
-        fail_hopeless(Experiment.objects.filter(pk=experiment.pk))
-        experiment.refresh_from_db(fields=["state", "error"])
+        look_if_old(experiment)  # unless a worker has done so
+        experiment.refresh_from_db()
         if experiment.state == ExperimentState.CANCELLED:
             raise CommandError(f"The experiment {experiment.pk} was cancelled: no verdict.")
         if experiment.state == ExperimentState.FAILED:
@@ -149,7 +149,8 @@ class Command(BaseCommand):
             if self.stderr.isatty():
                 self._tell_progress(experiment, made)
             self._tell_at = time.monotonic() + TELL_EVERY
-        return made, is_out_of_clips(experiment)
+        note = note_of(experiment)
+        return made, note is not None and note.out_of_clips
 
     def _until(self, end: float, ask: Callable[[], Answer]) -> Answer:
         """What the database says, however often it has to be asked: it may restart meanwhile."""
@@ -168,7 +169,7 @@ class Command(BaseCommand):
 
     def _tell_obstacles(self, experiment: Experiment, told: list[Obstacle]) -> list[Obstacle]:
         """Those that are new: whoever waits in vain should know why."""
-        there = obstacles(experiment)
+        there = noted_obstacles(experiment)
         for obstacle in there:
             if obstacle not in told:
                 self.stderr.write(obstacle.sentence)

@@ -40,7 +40,7 @@ from arena.models import (
     Vote,
     VoteSlot,
 )
-from arena.tasks import free_all_excluded_slots, free_excluded_slots
+from arena.tasks import free_all_excluded_slots, free_excluded_slots, look_at_experiments
 from generation.media.profile import PROFILE
 from generation.models import (
     EXPERIMENT_PRIORITY,
@@ -658,7 +658,8 @@ class TestMuted:
 
 
 def obstacles_of(experiment: Experiment) -> list[str]:
-    """Their sentences."""
+    """Their sentences, once a worker has looked."""
+    look_at_experiments()
     out = io.StringIO()
     call_command("experiment", "show", str(experiment.pk), stdout=out)
     return [obstacle["sentence"] for obstacle in json.loads(out.getvalue())["obstacles"]]

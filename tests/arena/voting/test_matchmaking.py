@@ -4,23 +4,31 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 
 from arena.models import Battle, PairChance, PairNeed
-from arena.voting.pair_chances import draw_pair_of_versions, draw_pairs_among, lay_out_pairs
+from arena.voting.pair_chances import (
+    categories_to_draw,
+    draw_pair_of_versions,
+    draw_pairs_among,
+    lay_out_pairs,
+)
 from generation.catalogue.categories import Category
-from generation.models import Version
+from generation.models import PromptSet, Version
 from ratings.boards.refit import refit
 from tests.arena.voting.test_vote import battle_on
+from tests.counting import cost_of
 from tests.panels import judge, make_prompt_set, stock
 
 pytestmark = pytest.mark.django_db
 SILENT = "t2v-silent"
+PROMPTS = 30
 
 
 def rate(versions: list[Version], worths: dict[tuple[int, int], float]) -> None:
@@ -43,8 +51,18 @@ EXPECTED = {
 @pytest.fixture
 def four(make_version: Callable[..., Version]) -> list[Version]:
     versions = [make_version(f"v{number}") for number in range(4)]
+    prompt_set = make_prompt_set(1)
+    for version in versions:
+        stock(version, prompt_set)
     rate(versions, WORTHS)
     return versions
+
+
+def lay_out(versions: list[Version]) -> None:
+    """With just these competing."""
+    Version.objects.update(state="paused")
+    Version.objects.filter(pk__in=[version.pk for version in versions]).update(state="active")
+    lay_out_pairs(SILENT)
 
 
 def places(versions: list[Version]) -> dict[int, int]:
@@ -61,15 +79,15 @@ def test_chances_are_exact(four: list[Version], make_version: Callable[..., Vers
     gone = make_version("gone")  # a pair of a version that is not drawn counts for nothing
     PairNeed.objects.create(category=SILENT, first=four[0], second=gone, worth=1000)
     PairNeed.objects.create(category="t2v-audio", first=four[1], second=four[2], worth=9)
-    lay_out_pairs(SILENT, list(place))
+    lay_out(four)
     assert chances(place) == pytest.approx(EXPECTED)
     assert PairChance.objects.latest("up_to").up_to == pytest.approx(1)
-    lay_out_pairs(SILENT, list(place)[:2])
+    lay_out(four[:2])
     assert chances(place) == {(0, 1): 1.0}
     PairNeed.objects.update(worth=0)
-    lay_out_pairs(SILENT, list(place)[:3])
+    lay_out(four[:3])
     assert set(chances(place).values()) == {1 / 3}
-    lay_out_pairs(SILENT, [])
+    lay_out([])
     assert draw_pair_of_versions(SILENT, random.Random(1)) is None
 
 
@@ -80,7 +98,7 @@ def too_far(seen: Counter, expected: dict[tuple[int, int], float], runs: int) ->
 
 def test_pairs_come_as_often_as_their_chances_say(four: list[Version]) -> None:
     place, rng, runs = places(four), random.Random(7), 5000
-    lay_out_pairs(SILENT, list(place))
+    lay_out(four)
     seen: Counter[tuple[int, ...]] = Counter()
     for _ in range(runs):
         drawn = draw_pair_of_versions(SILENT, rng)
@@ -93,7 +111,7 @@ def test_pairs_come_as_often_as_their_chances_say(four: list[Version]) -> None:
 
 def test_pairs_that_are_left_come_in_proportion_to_their_chances(four: list[Version]) -> None:
     place, runs = places(four), 3000
-    lay_out_pairs(SILENT, list(place))
+    lay_out(four)
     with connection.cursor() as cursor:
         cursor.execute("SELECT setseed(0.25)")
     every = "SELECT first_id, second_id FROM arena_pairchance"
@@ -108,49 +126,90 @@ def test_pairs_that_are_left_come_in_proportion_to_their_chances(four: list[Vers
     assert not too_far(seen, expected, runs), seen
 
 
-class RowsRead:
-    """Of each query: what it says, and how many rows it gave."""
-
-    def __init__(self) -> None:
-        self.queries: list[tuple[str, int]] = []
-
-    def __call__(self, execute: Callable, sql: str, params: Any, many: bool, context: Any) -> Any:
-        result = execute(sql, params, many, context)
-        self.queries.append((sql, context["cursor"].rowcount))
-        return result
-
-
-def test_a_draw_reads_a_few_pairs_however_many_there_are(
+def test_what_a_draw_costs_does_not_grow_with_the_versions(
     make_version: Callable[..., Version], make_voter: Callable[..., tuple[Client, Any]]
 ) -> None:
-    """Also the database: by an index, one row. Once other versions are ready, or a refit has
-    changed the worths, the list is laid out, without passing through the site."""
-    prompt_set, versions = make_prompt_set(1), []
-    for wanted in (3, 40):
-        versions += [make_version(f"v{number}") for number in range(len(versions), wanted)]
-        for version in versions:
-            if not version.clips.exists():
-                stock(version, prompt_set)
-        for laid_out in (False, True):
-            read = RowsRead()
-            browser = make_voter()[0]
-            with connection.execute_wrapper(read):
-                assert battle_on(browser) is not None
-            of_pairs = [(sql, rows) for sql, rows in read.queries if "arena_pair" in sql]
-            assert all(rows <= 1 for sql, rows in of_pairs if sql.startswith("SELECT"))
-            if laid_out:  # the list's versions, and the pair
-                assert [rows for _, rows in of_pairs] == [1, 1], of_pairs
-            battle = Battle.objects.latest("created_at")
-            assert battle.draw_probability == pytest.approx(2 / wanted / (wanted - 1))
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE arena_pairchance")
-        cursor.execute(
-            "EXPLAIN ANALYZE SELECT first_id FROM arena_pairchance"
-            " WHERE category = 't2v-silent' AND up_to > 0.5 ORDER BY up_to LIMIT 1"
-        )
-        plan = " ".join(row[0] for row in cursor.fetchall())
-    assert "Index Scan using pair_chance_to_draw" in plan
-    assert "Sort" not in plan
+    """One of the pairs, by an index; of versions none, and of clips those of that pair."""
+    prompt_set, costs = make_prompt_set(PROMPTS), []
+    for before, wanted in ((0, 5), (5, 40)):
+        for number in range(before, wanted):
+            stock(make_version(f"v{number}"), prompt_set)
+        browsers = [make_voter()[0] for _ in range(2)]
+        costs.append(cost_of(lambda each=browsers: battle_on(each.pop())))
+        battle = Battle.objects.latest("created_at")
+        assert battle.draw_probability == pytest.approx(2 / wanted / (wanted - 1))
+    few, many = costs
+    assert len(many.queries) == len(few.queries)
+    for cost in costs:
+        assert cost.rows["arena_pairchance"] == 1, cost.rows
+        assert cost.rows["generation_version"] == 0, cost.rows
+        assert cost.rows["generation_clip"] <= 2 * PROMPTS + 10, cost.rows
+        assert cost.rows.total() <= 2 * PROMPTS + 100, cost.rows
+
+
+def change_version(version: Version, **fields: object) -> None:
+    Version.objects.filter(pk=version.pk).update(**fields)
+
+
+Change = Callable[[list[Version]], object]
+CHANGES: dict[str, tuple[Change, set[int]]] = {
+    "nothing": (lambda _: None, {0, 1, 2}),
+    "one is paused": (lambda v: change_version(v[0], state="paused"), {1, 2}),
+    "one competes": (lambda v: change_version(v[3], state="active"), {0, 1, 2, 3}),
+    "one has other categories": (
+        lambda v: change_version(v[0], categories=["t2v-audio"]), {1, 2},
+    ),
+    "its clips are gone": (lambda v: v[0].clips.all().delete(), {1, 2}),
+    "its clips are withdrawn": (lambda v: v[0].clips.update(state="waiting"), {1, 2}),
+    "its first clip is ready": (lambda v: v[4].clips.update(state="ready"), {0, 1, 2, 4}),
+    "its first clip is imported": (lambda v: stock(v[5], PromptSet.objects.get()), {0, 1, 2, 5}),
+}  # fmt: skip
+
+
+@pytest.fixture
+def six(make_version: Callable[..., Version]) -> list[Version]:
+    """Three that compete, one that is paused, one whose clips wait, one without."""
+    versions = [make_version(f"v{number}") for number in range(6)]
+    prompt_set = make_prompt_set(1)
+    for version in versions[:5]:
+        stock(version, prompt_set)
+    Version.objects.filter(pk=versions[3].pk).update(state="paused")
+    versions[4].clips.update(state="waiting")
+    return versions
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_draw_is_among_the_versions_that_are_ready_now(six: list[Version], change: str) -> None:
+    """Whoever changes versions and clips, and however: the next draw has the right chances."""
+    assert categories_to_draw() == {SILENT}
+    place = places(six)
+    assert chances(place) == pytest.approx(dict.fromkeys(combinations(range(3), 2), 1 / 3))
+    happens, left = CHANGES[change]
+    happens(six)
+    assert categories_to_draw() == {SILENT}
+    pairs = list(combinations(sorted(left), 2))
+    assert chances(place) == pytest.approx(dict.fromkeys(pairs, 1 / len(pairs)))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_change_that_is_under_way_during_a_draw_is_not_missed(six: list[Version]) -> None:
+    place = places(six)
+
+    def drawn_among() -> set[int]:
+        """By another connection, which sees what is committed."""
+        try:
+            categories_to_draw()
+            return {version for pair in chances(place) for version in pair}
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as others:
+        with transaction.atomic():
+            six[4].clips.update(state="ready")
+            Version.objects.filter(pk=six[0].pk).update(state="paused")
+            assert others.submit(drawn_among).result() == {0, 1, 2}  # and nobody waits
+            assert others.submit(drawn_among).result() == {0, 1, 2}
+        assert others.submit(drawn_among).result() == {1, 2, 4}
 
 
 def test_a_refit_brings_the_chances_up_to_date(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from arena.models import (
     Vote,
     Voter,
 )
+from arena.tasks import look_at_experiments
 from generation.catalogue.categories import Category
 from generation.models import Clip, Prompt, PromptSet, PromptSetEntry, Version
 from ratings.experiments.assessment import assess, assess_if_behind
@@ -364,9 +366,10 @@ def test_an_exclusion_wakes_the_worker_that_assesses(
         broker.delete("control")
         with django_capture_on_commit_callbacks(execute=True):
             team.post(f"{page_of(bench)}exclude/", fields)
-        (message,) = broker.lrange("control", 0, -1)
+        messages = broker.lrange("control", 0, -1)
         broker.delete("control")
-    assert json.loads(message)["headers"]["task"] == "ratings.tasks.assess_experiment"
+    tasks = {json.loads(message)["headers"]["task"] for message in messages}
+    assert tasks == {"ratings.tasks.assess_experiment", "arena.tasks.look_at_experiments"}
     assert newest_assessment(bench.experiment) == made  # nothing is computed in the request
 
 
@@ -562,6 +565,33 @@ def test_a_voter_unlike_the_rest_stands_out(make_bench: MakeBench, team: Client)
     assert f"Voter {str(other.pk)[:8]} is excluded" in page
 
 
+def test_voters_who_are_unusual_come_first_and_the_rest_is_folded(
+    make_bench: MakeBench, team: Client
+) -> None:
+    bench = make_bench(voters=110)
+    odd = bench.voters[3]
+    bench.judge(110, 0.5)
+    assess(bench.experiment)
+    page = team.get(page_of(bench)).text
+    assert "110 voters none unusual" in words(page)
+    assert "10 more voters are not shown" in words(page)
+    for block in bench.blocks[110:150]:
+        bench.vote(odd, block, True, "b")
+    assess(bench.experiment)
+    page = team.get(page_of(bench)).text
+    first, folded = page.split('<details class="shown-by" id="other-voters">')
+    folded = folded.split('<section class="section" id="live-defects"')[0]
+    assert "109 other voters who are not unusual" in words(folded)
+    assert re.findall(r'<tr id="voter-(\w+)"', first) == [str(odd.pk)[:8]]
+    others = re.findall(r'<tr id="voter-(\w+)"', folded)
+    assert len(set(others)) == 99
+    usual = next(each for each in bench.voters if str(each.pk)[:8] == others[50])
+    refused = team.post(f"{page_of(bench)}exclude/", {"voter": usual.pk, "reason": " "}).text
+    assert '<details class="shown-by" id="other-voters" open>' in refused
+    refused = team.post(f"{page_of(bench)}exclude/", {"voter": odd.pk, "reason": " "}).text
+    assert '<details class="shown-by" id="other-voters">' in refused
+
+
 def test_what_the_sound_does(make_bench: MakeBench, team: Client) -> None:
     bench = make_bench(voters=24, category=Category.T2V_AUDIO, muted_share=0.5)
     assess(bench.experiment)
@@ -653,6 +683,7 @@ def test_the_list_has_verdicts(make_bench: MakeBench, team: Client) -> None:
     assert "200 of 384" in page
     assert "action needed" not in page
     Experiment.objects.update(state="running")  # its panels have no members
+    look_at_experiments()
     assert "Blocked: action needed." in words(team.get("/experiments/").text)
 
 
@@ -802,15 +833,59 @@ def test_too_few_prompts_for_a_verdict_are_refused(asked: dict, team: Client) ->
     assert "has 3 prompts for t2v-silent. A verdict needs 4 or more." in answer.text
 
 
-def test_ties_alone_leave_something_to_plan_with(asked: dict, team: Client) -> None:
+def vote_in_arena(ago: timedelta = timedelta(0), voter: Voter | None = None) -> Vote:
+    """A tie; the ledger has it from so long ago."""
     one, two = Clip.objects.filter(prompt__key="p1")
     battle = Battle.objects.create(
-        voter=Voter.objects.create(), stream="mixed", category=one.category, prompt=one.prompt,
-        clip_a=one, clip_b=two, draw_probability=1, expires_at=timezone.now(),
+        voter=voter or Voter.objects.create(), stream="mixed", category=one.category,
+        prompt=one.prompt, clip_a=one, clip_b=two, draw_probability=1, expires_at=timezone.now(),
     )  # fmt: skip
-    Vote.objects.create(
-        battle=battle, voter=battle.voter, category=one.category, prompt=one.prompt,
-        version_a=one.version, version_b=two.version, choice="tie", simulated=False,
-    )  # fmt: skip
+    then = timezone.now() - ago
+    with mock.patch("django.utils.timezone.now", return_value=then):
+        return Vote.objects.create(
+            battle=battle, voter=battle.voter, category=one.category, prompt=one.prompt,
+            version_a=one.version, version_b=two.version, choice="tie", simulated=False,
+        )  # fmt: skip
+
+
+HALF_AN_HOUR, DAY = timedelta(minutes=30), timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("ago", "said", "per_day"),
+    [
+        ([HALF_AN_HOUR, *[timedelta(minutes=5)] * 9], "30 min", 480),
+        ([2 * DAY, DAY], "2 days", 1),
+        ([30 * DAY, *[2 * DAY] * 14], "7 days", 2),
+        ([timedelta(0)], "10 min", 144),
+    ],
+)
+def test_the_rate_of_votes_is_measured_while_there_was_a_site(
+    asked: dict, team: Client, ago: list[timedelta], said: str, per_day: float
+) -> None:
+    for each in ago:
+        vote_in_arena(each)
+    page = words(planned(team, {**asked, "panels": [], "public_share": 100, "voters": 40}).text)
+    facts = StoredPlan.objects.get().facts
+    assert facts["votes_per_day"] == pytest.approx(per_day, rel=0.05)
+    assert facts["days_at_most"] == pytest.approx(2000 / per_day, rel=0.05)
+    assert f"Days, at the voting rate measured over the last {said} " in page
+
+
+def test_a_panels_rate_is_measured_while_there_was_a_site_too(asked: dict, team: Client) -> None:
+    panel = Panel.objects.get()
+    (member,) = add_members(panel, 1)
+    Member.objects.filter(pk=member.pk).update(voter=Voter.objects.create())
+    member.refresh_from_db()
+    vote_in_arena(timedelta(hours=6))  # of the public: the site's first
+    vote_in_arena(timedelta(hours=1), member.voter)
+    planned(team, {**asked, "voters": 40})
+    facts = StoredPlan.objects.get().facts
+    assert facts["votes_per_day"] == pytest.approx(4, rel=0.05)
+    assert facts["measured_seconds"] == pytest.approx(6 * 3600, rel=0.05)
+
+
+def test_ties_alone_leave_something_to_plan_with(asked: dict, team: Client) -> None:
+    vote_in_arena()
     page = planned(team, asked)
     assert "This plan assumes 24% ties" in words(page.text)

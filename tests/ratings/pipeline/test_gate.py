@@ -8,17 +8,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, ManagementUtility, call_command
 from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from arena.experiments.panels import add_members, why_done
 from arena.experiments.slots import reconcile_slots
-from arena.models import Block, Experiment, Panel
-from arena.tasks import fail_hopeless_experiments
+from arena.models import Block, Experiment, ObstacleNote, Panel
+from arena.tasks import look_at_experiments
 from generation.models import Clip, Version
 from ratings.experiments.assessment import assess
 from ratings.management.commands import gate as gate_command
@@ -35,7 +38,12 @@ def versions(make_version: Callable[..., Version]) -> Versions:
 
 
 def gate(*options: str) -> tuple[int, dict[str, Any], str]:
-    """Exit code, JSON and what was said beside it."""
+    """Exit code, JSON and what was said beside it, where no worker has looked of late."""
+    ObstacleNote.objects.update(looked_at=timezone.now() - timedelta(minutes=1))
+    return gate_beside_a_worker(*options)
+
+
+def gate_beside_a_worker(*options: str) -> tuple[int, dict[str, Any], str]:
     out, err = io.StringIO(), io.StringIO()
     with pytest.raises(SystemExit) as end:
         call_command("gate", *OPTIONS, "--wait", "0", *options, stdout=out, stderr=err)
@@ -97,6 +105,22 @@ class TestTheAnswer:
         assert err.getvalue().startswith(f"candidate: swift-2 can't make {PROMPTS} of the")
         assert not Experiment.objects.exists()
 
+    def test_it_reads_what_a_worker_has_noted_and_looks_only_where_none_did(
+        self, versions: Versions
+    ) -> None:
+        gate()
+        assert look_at_experiments() == 0
+        noted = [{"code": "panels_used_up", "sentence": "Nobody is left."}]
+        ObstacleNote.objects.update(obstacles=noted)
+        with CaptureQueriesContext(connection) as queries:
+            code, said, beside = gate_beside_a_worker()
+        assert (code, said["obstacles"]) == (21, noted)
+        assert "Nobody is left." in beside
+        assert not [query for query in queries if "arena_voteslot" in query["sql"]]
+        ObstacleNote.objects.update(out_of_clips=True)
+        assert gate_beside_a_worker("--wait", "1h")[0] == 21  # at once
+        assert [each["code"] for each in gate()[1]["obstacles"]] == ["too_few_members"]
+
     def test_clips_that_failed_are_30_once_nothing_else_is_left_to_judge(
         self, versions: Versions
     ) -> None:
@@ -148,8 +172,8 @@ class TestTheAnswer:
         member = add_members(Panel.objects.get(), 1)[0]
         assert why_done(member) == ""
         Clip.objects.filter(version=versions[1]).update(state="failed", error="noise")
-        assert fail_hopeless_experiments() == 1
-        assert fail_hopeless_experiments() == 0
+        assert look_at_experiments() == 1
+        assert look_at_experiments() == 0
         experiment = Experiment.objects.get()
         assert experiment.state == "failed"
         assert experiment.error.endswith("All 12 clips of swift-1 failed: noise.")
@@ -162,7 +186,7 @@ class TestTheAnswer:
         gate()
         clips = Clip.objects.filter(version=versions[0])
         clips.exclude(pk=clips[0].pk).update(state="failed", error="noise")
-        assert fail_hopeless_experiments() == 0
+        assert look_at_experiments() == 0
         assert gate()[1]["obstacles"][0]["code"] == "clips_failed"
 
     @pytest.mark.parametrize(

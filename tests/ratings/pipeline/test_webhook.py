@@ -1,5 +1,6 @@
 """A verdict reaches the address that the experiment names: signed, again until it arrives."""
 
+import json
 import socket
 import ssl
 import textwrap
@@ -20,12 +21,14 @@ from django.test import Client
 from django.utils import timezone
 
 from arena.experiments.proposal import NotStarted
+from arena.experiments.start import cancel_experiment
 from arena.models import Exclusion, Experiment, Voter
 from generation.models import Version
 from ratings.experiments.assessment import assess
 from ratings.models import Delivery
 from ratings.pipeline.webhooks import PAUSES
 from ratings.tasks import send_verdicts
+from tests.panels import make_panel
 from tests.pipeline import cast, start_experiment
 
 pytestmark = pytest.mark.django_db
@@ -172,6 +175,38 @@ def test_after_a_fault_it_is_sent_again_the_same(
     assert first["Photofinish-Delivery"] == second["Photofinish-Delivery"]
     delivery.refresh_from_db()
     assert (delivery.attempts, delivery.error, delivery.next_try_at) == (2, "", None)
+
+
+def test_what_is_sent_is_what_was_written_with_the_delivery(
+    receiver: Receiver, decided: Callable[..., Experiment], settings: Any
+) -> None:
+    """However often it is tried, and whatever becomes of the experiment in between."""
+    experiment = decided()
+    first = Delivery.objects.get()
+    written = first.body.encode()
+    assert json.loads(written)["state"] == "decided"
+    receiver.answers = [(500, {})]
+    assert send_verdicts() == 0
+    settings.SITE_ADDRESS = "https://moved.example"
+    experiment.panels.add(make_panel("others"))
+    due()
+    assert send_verdicts() == 0
+    for voter in Voter.objects.all():
+        Exclusion.objects.create(action="exclude", voter=voter, reason="a test")
+    assert assess(experiment).verdict == ""
+    cancel_experiment(experiment)
+    receiver.answers = [(200, {})]
+    due()
+    assert send_verdicts() == 2
+    bodies: dict[str, list[bytes]] = {}
+    for headers, body in receiver.got:
+        assert checked(headers, body)["delivery"] == headers["Photofinish-Delivery"]
+        bodies.setdefault(headers["Photofinish-Delivery"], []).append(body)
+    assert bodies.pop(str(first.pk)) == [written] * 3
+    ((second,),) = bodies.values()
+    said = json.loads(second)
+    assert (said["verdict"], said["state"]) == (None, "running")  # as it was when it was written
+    assert said["address"].startswith("https://moved.example/")
 
 
 def test_nobody_there_for_a_day_is_given_up(
