@@ -213,13 +213,13 @@ def storage(url: str) -> dict[str, Any]:
             "location": parts.path.strip("/"),
             **dict(parse_qsl(parts.query)),
         }
-        return {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}
+        return {"BACKEND": "generation.media.bucket.MediaBucket", "OPTIONS": options}
     if parts.scheme != "file" or not parts.path:
         raise ImproperlyConfigured(
             f"MEDIA_STORAGE is “{url}”: set it to file:///a/folder or s3://bucket/prefix."
         )
     return {
-        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "BACKEND": "generation.media.folder.MediaFolder",
         "OPTIONS": {"location": parts.path},
     }
 

@@ -9,7 +9,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 S3_ACCESS_KEY = S3_SECRET_KEY = "testing"
+PIECE_BYTES = 64 * 1024  # of an answer, sent one after the other
 XML = {"Content-Type": "application/xml"}
 REASONS = {
     "AccessDenied": 403,
@@ -97,6 +98,7 @@ class ObjectStorage:
         self.uploads: dict[str, S3Upload] = {}
         self.faults: list[S3Fault] = []
         self.requests: list[S3Request] = []
+        self.bytes_read = 0  # of objects, by GET
         self._numbers = count(1)
         self._lock = threading.Lock()
 
@@ -262,14 +264,20 @@ class _Handler(BaseHTTPRequestHandler):
             {name.lower(): value for name, value in self.headers.items()},
             self.rfile.read(int(self.headers.get("Content-Length", 0))),
         )
-        answer, missing_bytes = self.server.storage.answer(request)
+        storage = self.server.storage
+        answer, missing_bytes = storage.answer(request)
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(answer.body[: len(answer.body) - missing_bytes])
+            body = memoryview(answer.body)[: len(answer.body) - missing_bytes]
+            with suppress(ConnectionError):  # whoever asked has left
+                for start in range(0, len(body), PIECE_BYTES):
+                    self.wfile.write(body[start : start + PIECE_BYTES])
+                    if key and self.command == "GET":
+                        storage.bytes_read += len(body[start : start + PIECE_BYTES])
         self.close_connection = self.close_connection or missing_bytes > 0
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _handle  # noqa: N815

@@ -16,6 +16,7 @@ from django.test import Client
 from arena.models import Battle
 from arena.settings import storage
 from generation.catalogue.categories import Category
+from generation.media.storage import media_storage
 from generation.models import Clip, ClipState, ReferenceImage
 from generation.rendering import sweep
 from generation.tasks import sweep_media, withdraw_lost_clips
@@ -63,6 +64,110 @@ def test_clips_are_kept_and_shown_from_there(
     assert part.status_code == 206
     assert b"".join(part.streaming_content) == whole[100:200]
     assert not ReferenceImage.objects.filter(file="").exists()
+
+
+@pytest.fixture
+def video(store: ObjectStorage, client: Client, few, two_versions, render_all) -> tuple[str, bytes]:
+    """The address of a battle's clip, and its bytes as the store has them."""
+    render_all(few, Category.T2V_SILENT)
+    address = battle_at(client)["a"]["video"]
+    name = str(Battle.objects.get().clip_a.rendition)
+    return address, store.buckets["clips"][f"arena/{name}"].data
+
+
+HEADERS = {"Content-Type", "Accept-Ranges", "Content-Length", "Cache-Control", "Content-Range",
+           "X-Content-Type-Options"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "first", "length"),
+    [
+        ("", 200, 0, None),
+        ("bytes=0-1", 206, 0, 2),
+        ("bytes=0-", 206, 0, None),
+        ("bytes=1000-1499", 206, 1000, 500),
+        ("bytes=-700", 206, -700, 700),
+        ("bytes=-99999999", 206, 0, None),
+        ("bytes=99999999-", 416, 0, 0),
+        ("bytes=-0", 416, 0, 0),
+    ],
+)
+def test_no_more_leaves_the_store_than_a_voter_asks_for(
+    store: ObjectStorage,
+    client: Client,
+    video: tuple[str, bytes],
+    asked: str,
+    status: int,
+    first: int,
+    length: int | None,
+) -> None:
+    address, whole = video
+    wanted = whole[first:] if length is None else whole[first:][:length]
+    store.bytes_read, store.requests = 0, []
+    answer = client.get(address, headers={"range": asked} if asked else {})
+    body = b"".join(answer) if answer.streaming else answer.content
+    assert (answer.status_code, body) == (status, wanted)
+    assert store.bytes_read == len(wanted)
+    assert [one.method for one in store.requests] == (["HEAD", "GET"] if wanted else ["HEAD"])
+    size = len(whole)
+    if status == 416:
+        assert answer.headers["Content-Range"] == f"bytes */{size}"
+        return
+    assert answer.headers["Content-Length"] == str(len(wanted))
+    if status == 206:
+        begin = first % size
+        said = f"bytes {begin}-{begin + len(wanted) - 1}/{size}"
+        assert answer.headers["Content-Range"] == said
+
+
+@pytest.mark.parametrize("method", ["get", "head"])
+@pytest.mark.parametrize("asked", ["", "bytes=10-19", "bytes=99999999-"])
+def test_a_voter_learns_nothing_of_the_store(
+    store: ObjectStorage, client: Client, video: tuple[str, bytes], method: str, asked: str
+) -> None:
+    """The headers are the site's own, and name neither the object nor its time or digest."""
+    answer = getattr(client, method)(video[0], headers={"range": asked} if asked else {})
+    of_site = set(client.get("/robots.txt").headers)  # what every answer has
+    assert set(answer.headers) - of_site <= HEADERS
+    said = str(answer.headers)
+    one = next(iter(store.buckets["clips"].values()))
+    for secret in (store.address, "clips", "arena", one.etag, f"{one.modified:%b %Y}"):
+        assert secret not in said
+
+
+def test_a_head_reads_nothing(
+    store: ObjectStorage, client: Client, video: tuple[str, bytes]
+) -> None:
+    """Ranges are for GET alone (RFC 9110, section 14.2)."""
+    store.bytes_read, store.requests = 0, []
+    answer = client.head(video[0], headers={"range": "bytes=0-9"})
+    assert answer.status_code == 200
+    assert answer.headers["Content-Length"] == str(len(video[1]))
+    assert b"".join(answer) == b""
+    assert [one.method for one in store.requests] == ["HEAD"]
+
+
+def test_a_connection_that_breaks_while_a_clip_is_sent_is_made_again_for_the_rest(
+    store: ObjectStorage, client: Client, video: tuple[str, bytes]
+) -> None:
+    address, whole = video
+    store.faults = [S3Fault(method="GET", missing_bytes=300)]
+    store.requests = []
+    assert b"".join(client.get(address)) == whole
+    ranges = [one.headers["range"] for one in store.requests if one.method == "GET"]
+    assert len(ranges) == 2
+    assert ranges[0] == f"bytes=0-{len(whole) - 1}"
+    assert ranges[1] != ranges[0]
+
+
+def test_a_voter_who_leaves_ends_the_reading(store: ObjectStorage) -> None:
+    name = default_storage.save("clips/large.mp4", ContentFile(bytes(30_000_000)))
+    store.bytes_read, store.requests = 0, []
+    pieces = media_storage().read_part(name, 0, 30_000_000)
+    next(pieces)
+    pieces.close()  # type: ignore[attr-defined]
+    assert len(store.requests) == 1
+    assert store.bytes_read < 30_000_000
 
 
 def test_orphans_are_swept_there(
