@@ -10,7 +10,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,6 +51,7 @@ class S3Fault:
     code: str = ""  # of REASONS
     method: str = ""  # any
     missing_bytes: int = 0  # of the right answer, at its end: the connection breaks there
+    forgotten_bytes: int = 0  # of what was sent, at its end: the store answers well and loses them
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ class ObjectStorage:
             try:
                 if fault.code:
                     raise S3Error(fault.code)
-                return self._answer(request), fault.missing_bytes
+                kept = request.body[: len(request.body) - fault.forgotten_bytes]
+                return self._answer(replace(request, body=kept)), fault.missing_bytes
             except S3Error as error:
                 body = f"<Error><Code>{error.code}</Code><Message>As asked.</Message></Error>"
                 return S3Answer(REASONS[error.code], XML, body.encode()), 0
@@ -275,9 +277,9 @@ class _Handler(BaseHTTPRequestHandler):
             body = memoryview(answer.body)[: len(answer.body) - missing_bytes]
             with suppress(ConnectionError):  # whoever asked has left
                 for start in range(0, len(body), PIECE_BYTES):
-                    self.wfile.write(body[start : start + PIECE_BYTES])
-                    if key and self.command == "GET":
-                        storage.bytes_read += len(body[start : start + PIECE_BYTES])
+                    piece = body[start : start + PIECE_BYTES]
+                    storage.bytes_read += len(piece) if key and self.command == "GET" else 0
+                    self.wfile.write(piece)
         self.close_connection = self.close_connection or missing_bytes > 0
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _handle  # noqa: N815

@@ -238,6 +238,8 @@ def _publish(job: HostedJob, file: FetchedFile, folder: Path) -> None:
         render_seconds=age_of(job).total_seconds(),
         encode_seconds=time.perf_counter() - started,
         hardware=f"{service_of(job).name}, hosted",
+        # Tries to fetch one result share the clip's fence.
+        attempt=f"{clip.fence}-{job.fence}",
         source_sha256=sha256_of(file.path),
     )
     release(job, state=JobState.COLLECTED, error="")

@@ -1,7 +1,8 @@
 """Folders for files in the making, gone with the process that made them.
 
 Each is locked by its process for as long as that lives. A process that was killed can't tidy up,
-but its lock is gone: whoever makes the next folder on that machine sweeps what nobody holds.
+but its lock is gone: whoever makes the next folder on that machine sweeps what nobody holds, and so
+do hosted and media workers now and then.
 """
 
 import fcntl
@@ -29,6 +30,13 @@ def scratch_folder(name: str) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+def sweep_scratch() -> None:
+    """Remove what dead processes left on this machine, though nobody makes a folder now."""
+    if (root := Path(settings.SCRATCH)).exists():
+        with _locked(root):
+            sweep(root)
 
 
 def sweep(root: Path) -> None:

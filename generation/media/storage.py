@@ -4,7 +4,6 @@ what begins with a name, and say when they take nothing more.
 """
 
 import hashlib
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,9 +15,6 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import Storage, default_storage
 
 from generation.media.profile import SiteFault
-from generation.models import Clip
-
-log = logging.getLogger(__name__)
 
 READ_BYTES_AT_ONCE = 64 * 1024
 PROBE_BYTES = 1 << 20
@@ -92,13 +88,3 @@ def probe_storage() -> None:
     """Write a small file and delete it again; raises what the storage raises."""
     name = default_storage.save("checks/probe", ContentFile(bytes(PROBE_BYTES)))
     default_storage.delete(name)
-
-
-def has_files(clip: Clip) -> bool:
-    """Whether both files are there. `withdraw_lost_clips` decides what to do if they are not:
-    a request cannot tell a lost file from a storage that is away."""
-    for name in (str(clip.rendition), str(clip.poster)):
-        if not default_storage.exists(name):
-            log.error("clip %s: the file %s is missing from the media storage", clip.pk, name)
-            return False
-    return True

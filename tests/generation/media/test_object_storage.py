@@ -1,5 +1,6 @@
 """An operator keeps the media in an S3-compatible store: the same line works from there."""
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -11,14 +12,22 @@ from botocore.exceptions import ClientError
 from django.core.checks import run_checks
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
+from django.core.management import call_command
+from django.db.models import F
+from django.db.models.functions import Now
 from django.test import Client
+from django.utils import timezone
 
 from arena.models import Battle
 from arena.settings import storage
 from generation.catalogue.categories import Category
+from generation.media.profile import PROFILE
 from generation.media.storage import media_storage
 from generation.models import Clip, ClipState, ReferenceImage
 from generation.rendering import sweep
+from generation.rendering.claims import claim_clip
+from generation.rendering.queue import queue_clips
+from generation.rendering.render import render_claimed
 from generation.tasks import sweep_media, withdraw_lost_clips
 from tests.object_storage import (
     S3_ACCESS_KEY,
@@ -176,11 +185,80 @@ def test_orphans_are_swept_there(
     clip = render_all(few, Category.T2V_SILENT)[0]
     Clip.objects.filter(pk=clip.pk).update(fence=2)  # another attempt has begun since
     orphan = default_storage.save(f"clips/{clip.pk}/2/rendition.mp4", ContentFile(b"half"))
+    Clip.objects.update(sweep_at=Now())
     assert sweep_media() == 0  # younger than a day
     monkeypatch.setattr(sweep, "ORPHAN_AGE", timedelta(seconds=-5))
+    Clip.objects.update(sweep_at=Now())
     assert sweep_media() == 1
     assert not default_storage.exists(orphan)
     assert default_storage.exists(str(Clip.objects.get(pk=clip.pk).rendition))
+
+
+def listings(store: ObjectStorage) -> list[str]:
+    """What was listed since the last time, by the clips' ids."""
+    asked = [one.query["prefix"] for one in store.requests if "list-type" in one.query]
+    store.requests = []
+    return [prefix.removeprefix("arena/clips/").strip("/") for prefix in asked]
+
+
+def in_days(days: int) -> None:
+    """So much time passes, for the database and for the store."""
+    Clip.objects.update(sweep_at=F("sweep_at") - timedelta(days=days))
+
+
+def test_a_sweep_lists_what_is_new_and_a_slice_of_the_rest(
+    store: ObjectStorage, few, two_versions, render_all, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for category in (Category.T2V_SILENT, Category.I2V_SILENT):
+        render_all(few, category)
+    everything = {str(pk) for pk in Clip.objects.values_list("pk", flat=True)}
+    assert len(everything) == 6
+    Clip.objects.update(sweep_at=Now() + timedelta(days=1))
+    store.requests = []
+    sweep_media()
+    assert listings(store) == []  # nothing is a day old
+    in_days(1)
+    sweep_media()
+    assert set(listings(store)) == everything
+    sweep_media()
+    assert listings(store) == []
+    in_days(29)
+    sweep_media()
+    assert listings(store) == []
+    # One is made again: a day later its folder alone is looked at.
+    Clip.objects.filter(pk=(again := min(everything))).update(
+        profile=PROFILE.number - 1, sweep_at=Now() + timedelta(days=15)
+    )
+    call_command("encode_again", stdout=io.StringIO())
+    Clip.objects.exclude(pk=again).update(sweep_at=Now() + timedelta(days=2))
+    in_days(1)
+    store.requests = []
+    Clip.objects.filter(pk=again, sweep_at__lte=Now() + timedelta(minutes=1)).update(sweep_at=Now())
+    monkeypatch.setattr(sweep, "ORPHAN_AGE", timedelta(seconds=-5))
+    assert sweep_media() == 2  # the rendition and the poster of the earlier profile
+    assert listings(store) == [again]
+    # What is due is taken in slices, what is due longest first; each once.
+    monkeypatch.setattr(sweep, "FOLDERS_AT_MOST", 2)
+    Clip.objects.update(sweep_at=Now())
+    slices = []
+    for _ in range(4):
+        sweep_media()
+        slices.append(listings(store))
+    assert [len(one) for one in slices] == [2, 2, 2, 0]
+    assert set().union(*slices) == everything
+
+
+def test_a_young_file_is_looked_at_again_a_day_later(
+    store: ObjectStorage, few, two_versions, render_all
+) -> None:
+    """It may be one that is being published."""
+    clip = render_all(few, Category.T2V_SILENT)[0]
+    default_storage.save(f"clips/{clip.pk}/9/rendition.mp4", ContentFile(b"half"))
+    Clip.objects.update(sweep_at=Now())
+    assert sweep_media() == 0
+    due = {one.pk: one.sweep_at for one in Clip.objects.all()}
+    soon = timezone.now() + timedelta(days=2)
+    assert [pk for pk, at in due.items() if at is not None and at < soon] == [clip.pk]
 
 
 def test_a_large_file_travels_in_parts(store: ObjectStorage) -> None:
@@ -211,6 +289,61 @@ def test_folders_are_listed_page_by_page(store: ObjectStorage) -> None:
         assert keys == [["a&b.jpg", "one/x.jpg"], ["one/y.jpg", "two/z.jpg"], ["v.mp4"]]
 
 
+def test_a_draw_asks_the_store_nothing(
+    store: ObjectStorage, client: Client, few, two_versions, render_all
+) -> None:
+    render_all(few, Category.T2V_SILENT)
+    store.requests = []
+    battle = battle_at(client)
+    client.post(battle["vote_url"], {"choice": "a"})
+    ahead = client.post("/vote/mixed/next/", headers={"accept": "application/json"}).json()
+    assert ahead["battle"]["id"] != battle["id"]
+    assert store.requests == []
+
+
+def test_what_is_stored_is_looked_at_before_a_clip_is_ready(
+    store: ObjectStorage, few, two_versions
+) -> None:
+    """Its size is asked for and it is read back: a store may answer well and keep another."""
+    queue_clips(Category.T2V_SILENT, few, limit=1)
+    clip = claim_clip("test")
+    assert clip is not None
+    store.faults = [S3Fault(method="PUT"), S3Fault(method="PUT", forgotten_bytes=10)]
+    assert not render_claimed(clip)
+    clip.refresh_from_db()
+    assert clip.state == ClipState.WAITING
+    assert "did not keep" in clip.error
+    assert store.buckets["clips"].keys() == {  # of what was stored nothing is left
+        key for key in store.buckets["clips"] if not key.startswith("arena/clips/")
+    }
+    Clip.objects.update(next_try_at=None)
+    again = claim_clip("test")
+    assert again is not None
+    store.bytes_read = 0
+    assert render_claimed(again)
+    kept = [one for key, one in store.buckets["clips"].items() if f"/{again.pk}/" in key]
+    assert len(kept) == 3
+    assert store.bytes_read == sum(len(one.data) for one in kept)
+    again.refresh_from_db()
+    assert again.rendition_bytes == default_storage.size(str(again.rendition))
+
+
+def test_lost_clips_are_found_by_listing(
+    store: ObjectStorage, few, two_versions, render_all, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by asking for each file; where there are many clips, by the first digits of their ids."""
+    clips = render_all(few, Category.T2V_SILENT)
+    for listed, listings in ((1000, 1), (1, 16)):
+        monkeypatch.setattr(sweep, "CLIPS_LISTED", listed)
+        store.requests = []
+        assert withdraw_lost_clips() == 0
+        assert len(store.requests) == listings
+        assert {one.query.get("list-type") for one in store.requests} == {"2"}
+    default_storage.delete(str(clips[0].poster))
+    assert withdraw_lost_clips() == 1
+    assert Clip.objects.get(state=ClipState.FAILED).pk == clips[0].pk
+
+
 def test_a_clip_whose_file_is_gone_is_told_and_withdrawn(
     store: ObjectStorage, client: Client, few, two_versions, render_all
 ) -> None:
@@ -218,20 +351,31 @@ def test_a_clip_whose_file_is_gone_is_told_and_withdrawn(
     battle = battle_at(client)
     gone = Battle.objects.get().clip_a
     default_storage.delete(str(gone.rendition))
+    assert withdraw_lost_clips() == 1
     assert client.get(battle["a"]["video"]).status_code == 404
     assert client.get(battle["b"]["video"]).status_code == 200
-    assert withdraw_lost_clips() == 1
     gone.refresh_from_db()
     assert gone.state == ClipState.FAILED
     assert str(gone.rendition) in gone.error
+    assert battle_at(client)["id"] != battle["id"]
+
+
+def test_a_store_that_is_away_is_told_to_the_voter_and_costs_no_clip(
+    store: ObjectStorage, client: Client, video: tuple[str, bytes]
+) -> None:
+    store.faults = [S3Fault("SlowDown", method="HEAD")] * 2
+    answer = client.get(video[0], headers={"accept": "application/json"})
+    assert answer.status_code == 503
+    assert "can't be reached" in answer.json()["error"]
+    assert client.get(video[0]).status_code == 200
 
 
 def test_a_refusal_is_not_taken_for_a_lost_file(
     store: ObjectStorage, few, two_versions, render_all
 ) -> None:
     clips = render_all(few, Category.T2V_SILENT)
-    store.faults = [S3Fault("AccessDenied", method="HEAD")]
-    with pytest.raises(ClientError, match="403"):
+    store.faults = [S3Fault("AccessDenied", method="GET")]
+    with pytest.raises(ClientError, match="AccessDenied"):
         withdraw_lost_clips()
     assert Clip.objects.filter(state=ClipState.READY).count() == len(clips)
 
