@@ -15,6 +15,7 @@ from generation.hosted.results import poll_due
 from generation.imports.files import fail_killed
 from generation.imports.upload_rows import import_next_row
 from generation.imports.uploads import next_in_line, sweep_uploads
+from generation.media.pauses import forget_pauses
 from generation.media.scratch import sweep_scratch
 from generation.messages import count_waiting, limited_to
 from generation.rendering.claims import claim_clip, count_claimable
@@ -124,6 +125,7 @@ def sweep_media() -> int:
     forget_silent()
     fail_killed()
     sweep_scratch()
+    forget_pauses()
     sweep_uploads()
     return delete_orphans()
 

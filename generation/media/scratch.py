@@ -15,21 +15,28 @@ from pathlib import Path
 
 from django.conf import settings
 
+from generation.media.pauses import pausing
+
 
 @contextmanager
 def scratch_folder(name: str) -> Iterator[Path]:
-    """An empty folder of one's own, whose name begins with the given one."""
+    """An empty folder of one's own, whose name begins with the given one.
+
+    Whatever is made for the media storage is made in one. So a disk or a storage that refuses what
+    is written while it is open pauses all that writes there, and StorageRefuses is raised.
+    """
     root = Path(settings.SCRATCH)
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _locked(root):  # or a folder could be swept between its making and its locking
-        sweep(root)
-        folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=root))
-        lock = _lock(folder, fcntl.LOCK_EX)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+    with pausing():
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(root):  # or a folder could be swept between its making and its locking
+            sweep(root)
+            folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=root))
+            lock = _lock(folder, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
 
 
 def sweep_scratch() -> None:

@@ -3,6 +3,7 @@
 what begins with a name, and say when they take nothing more.
 """
 
+import errno
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from generation.media.profile import SiteFault
 
 READ_BYTES_AT_ONCE = 64 * 1024
 PROBE_BYTES = 1 << 20
+# Errors of a folder that say something of a name, and nothing of the files of other names.
+OF_NAMES = (errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOTDIR)
 
 
 class StorageRefuses(SiteFault):
@@ -35,10 +38,13 @@ class MediaStorage(Storage):
     """What both kinds have in common."""
 
     def save(self, name: str | None, content: Any, max_length: int | None = None) -> str:
-        """As Django's. Raises StorageRefuses if the storage does not take the file."""
+        """As Django's. Raises StorageRefuses if the storage takes no file; if it does not take one
+        of this name, what it raises itself."""
         try:
             return super().save(name, content, max_length)
         except self.refusals() as error:
+            if getattr(error, "errno", None) in OF_NAMES:
+                raise
             raise StorageRefuses(f"The media storage refuses what is written ({error}).") from error
 
     def refusals(self) -> tuple[type[Exception], ...]:
