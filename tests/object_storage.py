@@ -24,6 +24,7 @@ XML = {"Content-Type": "application/xml"}
 REASONS = {
     "AccessDenied": 403,
     "BucketAlreadyOwnedByYou": 409,
+    "InsufficientStorage": 507,
     "InvalidAccessKeyId": 403,
     "InvalidPart": 400,
     "InvalidRange": 416,

@@ -136,7 +136,11 @@ def _why_paused_at(place: Place, pause: StoragePause | None) -> str:
         _pause(place.name, why, refused=False)
         return why
     if pause is not None:
-        refusals = (OSError, StorageRefuses, *media_storage().refusals())
+        refusals: tuple[type[Exception], ...] = (
+            OSError,
+            StorageRefuses,
+            *media_storage().refusals(),
+        )
         try:
             place.probe()
         except refusals as error:

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +18,6 @@ from django.test import Client
 from django.utils import timezone
 
 from arena.models import Battle
-from arena.settings import storage
 from generation.catalogue.categories import Category
 from generation.media.profile import PROFILE
 from generation.media.storage import media_storage
@@ -29,28 +27,9 @@ from generation.rendering.claims import claim_clip
 from generation.rendering.queue import queue_clips
 from generation.rendering.render import render_claimed
 from generation.tasks import sweep_media, withdraw_lost_clips
-from tests.object_storage import (
-    S3_ACCESS_KEY,
-    S3_SECRET_KEY,
-    ObjectStorage,
-    S3Fault,
-    object_storage,
-)
+from tests.object_storage import ObjectStorage, S3Fault
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch, settings) -> Iterator[ObjectStorage]:
-    """The media are kept in a bucket on this machine."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", S3_ACCESS_KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", S3_SECRET_KEY)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
-    with object_storage() as started:
-        started.buckets["clips"] = {}
-        url = f"s3://clips/arena?endpoint_url={started.address}&region_name=us-east-1"
-        settings.STORAGES = {**settings.STORAGES, "default": storage(url)}
-        yield started
 
 
 def battle_at(client: Client) -> dict[str, Any]:
