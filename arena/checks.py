@@ -6,11 +6,10 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
-from django.core.files.base import ContentFile
-from django.core.files.storage import default_storage
 from django.db import OperationalError, ProgrammingError, connection
 
 from arena.ledger import LEDGER_TABLES
+from generation.media.storage import probe_storage
 
 
 @register()
@@ -200,7 +199,7 @@ def redis_answers(**_: Any) -> list[CheckMessage]:
 @register(deploy=True)
 def storage_answers(**_: Any) -> list[CheckMessage]:
     try:
-        default_storage.delete(default_storage.save("checks/probe", ContentFile(b"probe")))
+        probe_storage()
     except Exception as error:  # every storage has errors of its own
         return [
             Error(
@@ -210,3 +209,23 @@ def storage_answers(**_: Any) -> list[CheckMessage]:
             )
         ]
     return []
+
+
+@register(Tags.database, deploy=True)
+def nothing_is_paused(**_: Any) -> list[CheckMessage]:
+    from generation.media.pauses import pauses_now, why_paused
+
+    try:
+        found = why_paused(scratch=False)
+        reasons = [pause.reason for pause in pauses_now()] or [found] * bool(found)
+    except (OperationalError, ProgrammingError, ImproperlyConfigured):
+        return []  # no database, as another check says, or no tables yet
+    return [
+        Warning(
+            f"What writes is paused: {reason}",
+            hint="Make room, or mend the storage; it goes on by itself then. MEDIA_MIN_FREE sets "
+            "how many bytes must be free.",
+            id="photofinish.W014",
+        )
+        for reason in reasons
+    ]

@@ -22,6 +22,7 @@ from generation.models import ClipState
 
 KEPT_SECONDS = 5.0
 CLIP_STATES = "SELECT state, count(*) FROM generation_clip GROUP BY state"
+STORAGE_PAUSES = "SELECT count(*) FROM generation_storagepause WHERE ended_at IS NULL"
 # Every two of the versions whose clips meet; each clip is read once, however many versions.
 VOTABLE_CLIP_PAIRS = """
     SELECT category, sum(clips * (clips - 1) / 2)::bigint
@@ -72,9 +73,12 @@ def _counts() -> dict[str, Any]:
         states = dict(cursor.fetchall())
         cursor.execute(VOTABLE_CLIP_PAIRS)
         votable = dict(cursor.fetchall())
+        cursor.execute(STORAGE_PAUSES)
+        (paused,) = cursor.fetchone()
     rendering = states.get(ClipState.RENDERING, 0)
     return {
         "ok": True,
+        "paused": paused,
         "votable": {value: votable.get(value, 0) for value in Category.values},
         "clips": {
             "ready": states.get(ClipState.READY, 0),

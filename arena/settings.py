@@ -213,13 +213,13 @@ def storage(url: str) -> dict[str, Any]:
             "location": parts.path.strip("/"),
             **dict(parse_qsl(parts.query)),
         }
-        return {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}
+        return {"BACKEND": "generation.media.bucket.MediaBucket", "OPTIONS": options}
     if parts.scheme != "file" or not parts.path:
         raise ImproperlyConfigured(
             f"MEDIA_STORAGE is “{url}”: set it to file:///a/folder or s3://bucket/prefix."
         )
     return {
-        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "BACKEND": "generation.media.folder.MediaFolder",
         "OPTIONS": {"location": parts.path},
     }
 
@@ -232,6 +232,9 @@ STORAGES = {
 }
 # Where workers make their files before these are stored; swept of what dead workers left.
 SCRATCH = env.str("SCRATCH", default=str(BASE_DIR / ".local" / "scratch"))
+# With fewer bytes free in the media folder or in SCRATCH what writes waits: a few workers at a
+# minute of 4K each need so much.
+MEDIA_MIN_FREE = env.int("MEDIA_MIN_FREE", default=10**9)
 # Where refits keep their copy of the ledger's votes; it can be deleted at any time.
 LEDGER_COPY = env.str("LEDGER_COPY", default=str(BASE_DIR / ".local" / "ledger-copy"))
 STATIC_URL = "static/"

@@ -15,6 +15,8 @@ from generation.hosted.results import poll_due
 from generation.imports.files import fail_killed
 from generation.imports.upload_rows import import_next_row
 from generation.imports.uploads import next_in_line, sweep_uploads
+from generation.media.pauses import forget_pauses
+from generation.media.scratch import sweep_scratch
 from generation.messages import count_waiting, limited_to
 from generation.rendering.claims import claim_clip, count_claimable
 from generation.rendering.render import render_claimed
@@ -74,6 +76,7 @@ def submit_hosted() -> int:
 @shared_task(**limited_to(SHIFT_SECONDS_AT_MOST))
 def poll_hosted() -> int:
     """Ask after orders and collect what is done; returns how many clips became ready."""
+    sweep_scratch()
     return poll_due(SHIFT_SECONDS)
 
 
@@ -121,6 +124,8 @@ def sweep_media() -> int:
     """
     forget_silent()
     fail_killed()
+    sweep_scratch()
+    forget_pauses()
     sweep_uploads()
     return delete_orphans()
 

@@ -15,6 +15,7 @@ from django.test import Client
 from xdist.scheduler import LoadFileScheduling
 
 from arena.models import Voter
+from arena.settings import storage
 from arena.voting.identity import COOKIE, cookie_value
 from generation.catalogue.categories import Category
 from generation.catalogue.prompts import load_prompt_set
@@ -112,13 +113,7 @@ def quick_passwords(settings) -> None:
 def media(settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Each test has a media folder of its own."""
     folder = tmp_path_factory.mktemp("media")
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "default": {
-            "BACKEND": "django.core.files.storage.FileSystemStorage",
-            "OPTIONS": {"location": str(folder)},
-        },
-    }
+    settings.STORAGES = {**settings.STORAGES, "default": storage(f"file://{folder}")}
     return folder
 
 

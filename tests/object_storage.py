@@ -9,8 +9,8 @@ import hashlib
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,10 +19,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 S3_ACCESS_KEY = S3_SECRET_KEY = "testing"
+PIECE_BYTES = 64 * 1024  # of an answer, sent one after the other
 XML = {"Content-Type": "application/xml"}
 REASONS = {
     "AccessDenied": 403,
     "BucketAlreadyOwnedByYou": 409,
+    "InsufficientStorage": 507,
     "InvalidAccessKeyId": 403,
     "InvalidPart": 400,
     "InvalidRange": 416,
@@ -50,6 +52,7 @@ class S3Fault:
     code: str = ""  # of REASONS
     method: str = ""  # any
     missing_bytes: int = 0  # of the right answer, at its end: the connection breaks there
+    forgotten_bytes: int = 0  # of what was sent, at its end: the store answers well and loses them
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class ObjectStorage:
         self.uploads: dict[str, S3Upload] = {}
         self.faults: list[S3Fault] = []
         self.requests: list[S3Request] = []
+        self.bytes_read = 0  # of objects, by GET
         self._numbers = count(1)
         self._lock = threading.Lock()
 
@@ -108,7 +112,8 @@ class ObjectStorage:
             try:
                 if fault.code:
                     raise S3Error(fault.code)
-                return self._answer(request), fault.missing_bytes
+                kept = request.body[: len(request.body) - fault.forgotten_bytes]
+                return self._answer(replace(request, body=kept)), fault.missing_bytes
             except S3Error as error:
                 body = f"<Error><Code>{error.code}</Code><Message>As asked.</Message></Error>"
                 return S3Answer(REASONS[error.code], XML, body.encode()), 0
@@ -262,14 +267,20 @@ class _Handler(BaseHTTPRequestHandler):
             {name.lower(): value for name, value in self.headers.items()},
             self.rfile.read(int(self.headers.get("Content-Length", 0))),
         )
-        answer, missing_bytes = self.server.storage.answer(request)
+        storage = self.server.storage
+        answer, missing_bytes = storage.answer(request)
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(answer.body[: len(answer.body) - missing_bytes])
+            body = memoryview(answer.body)[: len(answer.body) - missing_bytes]
+            with suppress(ConnectionError):  # whoever asked has left
+                for start in range(0, len(body), PIECE_BYTES):
+                    piece = body[start : start + PIECE_BYTES]
+                    storage.bytes_read += len(piece) if key and self.command == "GET" else 0
+                    self.wfile.write(piece)
         self.close_connection = self.close_connection or missing_bytes > 0
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _handle  # noqa: N815

@@ -32,7 +32,6 @@ from arena.models import (
     Voter,
     VoteSlot,
 )
-from generation.media.storage import has_files
 from generation.models import CHECKS_MODEL, SAME_CHECK, Clip, ClipState
 
 PairKey = tuple[int, int]  # a clip pair of an experiment: its prompt's id and its seed slot
@@ -45,7 +44,7 @@ PUBLIC_AT_MOST = 0.5
 
 # Pairs between a vote and its repetition: so that it is judged again, not remembered.
 RECENT = 5
-# Pairs that one draw passes over, as they lack files or their last holder's vote is being stored.
+# Pairs that one draw passes over, as their last holder's vote is being stored.
 PASSED_OVER_AT_MOST = 6
 
 # A voter meets a clip pair once, be it in the arena or in any experiment.
@@ -76,12 +75,7 @@ FREE_SLOT = f"""
     LIMIT 1
     FOR UPDATE OF vote_slot SKIP LOCKED
 """
-# Those that are held come first.
-LEFT_SLOTS = f"""
-    SELECT vote_slot.id, vote_slot.held_until > %(now)s {LEFT_FOR_VOTER}
-    ORDER BY vote_slot.held_until > %(now)s DESC NULLS LAST, vote_slot.rank
-    LIMIT %(count)s
-"""
+ANY_LEFT = f"SELECT EXISTS (SELECT 1 {LEFT_FOR_VOTER})"
 HOLD_ON = """
     UPDATE arena_voteslot vote_slot SET held_until = least(%(until)s, battle.expires_at)
     FROM arena_battle battle
@@ -355,20 +349,11 @@ def _free_slot(voter: Voter, experiment: Experiment) -> VoteSlot | None:
             row = cursor.fetchone()
         if row is None:
             return None
-        vote_slot = _with_clips([row[0]])[0]
-        if _has_its_files(vote_slot) and _lock_holder(vote_slot):
+        vote_slot = VoteSlot.objects.select_related("block").get(pk=row[0])
+        if _lock_holder(vote_slot):
             return vote_slot
         passed_over.append(vote_slot.block_id)
     return None
-
-
-def _with_clips(slots: Iterable[int]) -> list[VoteSlot]:
-    related = ("block__candidate_clip", "block__baseline_clip")
-    return list(VoteSlot.objects.select_related(*related).filter(pk__in=slots))
-
-
-def _has_its_files(vote_slot: VoteSlot) -> bool:
-    return has_files(vote_slot.block.candidate_clip) and has_files(vote_slot.block.baseline_clip)
 
 
 def _lock_holder(vote_slot: VoteSlot) -> bool:
@@ -383,23 +368,12 @@ def _lock_holder(vote_slot: VoteSlot) -> bool:
 def others_judge(voter: Voter, experiment: Experiment) -> bool:
     """Whether there is a pair for this voter that only others keep from them, for now.
 
-    Asked when nothing was free for them. So of what is left, what has its files is held, or was
-    locked a moment ago by another's draw.
+    Asked when nothing was free for them. So what is left is held, or was locked a moment ago by
+    another's draw.
     """
     with connection.cursor() as cursor:
-        cursor.execute(
-            LEFT_SLOTS,
-            {
-                "experiment": experiment.pk,
-                "voter": voter.pk,
-                "now": timezone.now(),
-                "count": PASSED_OVER_AT_MOST,
-            },
-        )
-        rows = cursor.fetchall()
-    if any(held for _, held in rows):
-        return True
-    return any(map(_has_its_files, _with_clips(pk for pk, _ in rows)))
+        cursor.execute(ANY_LEFT, {"experiment": experiment.pk, "voter": voter.pk})
+        return bool(cursor.fetchone()[0])
 
 
 def _check_pair(
@@ -420,7 +394,7 @@ def _check_pair(
             },
         )
         row = cursor.fetchone()
-    if row is None or not _showable(row[:2]):
+    if row is None:
         return None
     clip_a, clip_b = rng.sample(row[:2], 2)
     return Battle(
@@ -467,4 +441,4 @@ def _repeated_pair(voter: Voter, experiment: Experiment, _: random.Random) -> Ba
 def _showable(clips: Sequence[UUID]) -> bool:
     ready = list(Clip.objects.filter(pk__in=clips, state=ClipState.READY))
     alike = len({clip.profile for clip in ready}) == 1
-    return len(ready) == len(clips) and alike and all(map(has_files, ready))
+    return len(ready) == len(clips) and alike

@@ -8,7 +8,6 @@ Experiments take their share of the public stream first, and the whole stream of
 import random
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -24,8 +23,7 @@ from arena.voting.pair_chances import (
     draw_pair_of_versions,
     draw_pairs_among,
 )
-from generation.media.storage import has_files
-from generation.models import Clip
+from generation.models import ClipState
 
 # Open battles one voter may hold in a stream: the one on the screen, the next one already loaded,
 # and one more for a second tab. More would let a voter pick pairs by asking again and again.
@@ -33,8 +31,6 @@ OPEN_AT_MOST = 3
 # A voter who has seen most of a category misses often: then only pairs are drawn of which something
 # is left.
 MISSES_BEFORE_LOOKING = 3
-# Clips without files that one draw passes over before it leaves a pair of versions.
-MISSING_AT_MOST = 6
 
 # What a page shows of a battle.
 SHOWN = ("clip_a", "clip_b", "prompt__image", "block", "repeats__block")
@@ -56,7 +52,6 @@ UNSEEN = """
 UNSEEN_CLIPS = f"""
     SELECT one.id, two.id, one.prompt_id {UNSEEN}
       AND one.version_id = %(first)s AND two.version_id = %(second)s
-      AND one.id <> ALL(%(missing)s) AND two.id <> ALL(%(missing)s)
     ORDER BY random() LIMIT 1
 """
 UNSEEN_PAIRS = f"SELECT one.version_id, two.version_id {UNSEEN}"
@@ -84,7 +79,7 @@ def votable_pairs() -> dict[str, int]:
 
 
 def open_battles(voter: Voter, stream: str) -> QuerySet[Battle]:
-    """What the voter was given and has not answered, oldest first."""
+    """What the voter was given, has not answered and can still be shown, oldest first."""
     now = timezone.now()
     return (
         Battle.objects.filter(
@@ -95,6 +90,8 @@ def open_battles(voter: Voter, stream: str) -> QuerySet[Battle]:
             expires_at__gt=now,
             vote__isnull=True,
             skip__isnull=True,
+            clip_a__state=ClipState.READY,
+            clip_b__state=ClipState.READY,
         )
         .select_related(*SHOWN)
         .order_by("created_at")
@@ -205,7 +202,7 @@ def _draw_for_arena(voter: Voter, category: str, rng: random.Random) -> Battle |
         for drawn in left:
             if battle := _draw_of_pair(voter, category, drawn, rng):
                 return battle
-            tried.append(drawn[0])  # twice as many next time: where all lack files, in few queries
+            tried.append(drawn[0])  # others had the last of it; twice as many next time
     return None
 
 
@@ -219,29 +216,15 @@ def _draw_of_pair(
 
 
 def _draw_clips(voter: Voter, category: str, pair: Pair, rng: random.Random) -> Battle | None:
-    missing: list[UUID] = []
-    while len(missing) < MISSING_AT_MOST:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                UNSEEN_CLIPS,
-                {
-                    "category": category,
-                    "voter": voter.pk,
-                    "first": pair[0],
-                    "second": pair[1],
-                    "missing": missing,
-                },
-            )
-            row = cursor.fetchone()
-        if row is None:
-            return None
-        clips = Clip.objects.in_bulk(row[:2])
-        fileless = [clip.pk for clip in clips.values() if not has_files(clip)]
-        if not fileless:
-            break
-        missing += fileless
-    else:
+    """The storage is not asked: clips that are ready have their files, and those that lose them are
+    failed (generation/rendering/sweep.py)."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            UNSEEN_CLIPS,
+            {"category": category, "voter": voter.pk, "first": pair[0], "second": pair[1]},
+        )
+        row = cursor.fetchone()
+    if row is None:
         return None
-    sides = [clips[row[0]], clips[row[1]]]
-    rng.shuffle(sides)
-    return Battle(category=category, prompt_id=row[2], clip_a=sides[0], clip_b=sides[1])
+    sides = rng.sample(row[:2], 2)
+    return Battle(category=category, prompt_id=row[2], clip_a_id=sides[0], clip_b_id=sides[1])

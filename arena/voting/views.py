@@ -1,9 +1,10 @@
 """Pages of the voter, and the small JSON answers behind them.
 
-A GET only reads: voters begin, pairs are drawn and invitations are accepted by POST. The one thing
-that a GET moves is how long the voter's own vote slot is held, when its clips are fetched.
+A GET only reads: voters begin, pairs are drawn and invitations are accepted by POST. What a GET of
+a clip moves is how long the voter's own vote slot is held, and, if its file is gone, the clip.
 """
 
+import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -44,11 +45,17 @@ from arena.voting.votes import (
 from generation.catalogue.categories import Category
 from generation.media.profile import PROFILE
 from generation.media.serving import send_file
+from generation.media.storage import media_storage
 from generation.models import Version
+from generation.rendering.sweep import fail_if_lost
+
+log = logging.getLogger(__name__)
 
 NOTHING_LEFT = "You've seen every pair here. New ones appear as clips are made."
 ENOUGH_OPEN = "Finish the pairs already open in your other tabs."
 NO_COOKIE = "Your browser sent no voter cookie. Allow cookies and reload the page."
+GONE = "This clip no longer exists. Start with another pair."
+STORAGE_AWAY = "The clips can't be reached at the moment. Please try again in a minute."
 SIDES = ("a", "b")
 
 View = Callable[..., HttpResponseBase]
@@ -370,16 +377,24 @@ def battle_page(request: HttpRequest, battle_id: UUID) -> HttpResponseBase:
     return render(request, "arena/battle.html", context)
 
 
-def _send(request: HttpRequest, name: str) -> HttpResponseBase:
+def _send(request: HttpRequest, name: str, clip: UUID | None) -> HttpResponseBase:
+    """The file. A clip whose file is gone fails, and no pair with it is shown any more."""
     try:
         return send_file(request, name)
     except FileNotFoundError:
-        raise Refused(404, "This clip no longer exists. Start with another pair.") from None
+        lost = clip is None or fail_if_lost(clip)
+        status, sentence = (404, GONE) if lost else (503, STORAGE_AWAY)
+    except media_storage().refusals():
+        log.exception("%s can't be read from the media storage", name)
+        status, sentence = 503, STORAGE_AWAY
+    raise Refused(status, sentence)
 
 
-def _file_of(request: HttpRequest, battle_id: UUID, *fields: str) -> str:
-    """The name of a battle's file in one query, for the voter it was drawn for."""
-    voter = voter_of(request)
+def _file_of(
+    request: HttpRequest, battle_id: UUID, file: str, clip: str = ""
+) -> tuple[str, UUID | None]:
+    """The name of a battle's file and its clip, in one query, for the voter it was drawn for."""
+    voter, fields = voter_of(request), [file, f"{clip}_id"] if clip else [file]
     row = Battle.objects.filter(pk=battle_id).values_list("voter_id", *fields).first()
     if row is None:
         raise Refused(404, "This pair does not exist.")
@@ -387,28 +402,29 @@ def _file_of(request: HttpRequest, battle_id: UUID, *fields: str) -> str:
         raise Refused(403, "This pair was shown to someone else.")
     if not row[1]:
         raise Refused(404, "This pair has no such file.")
-    return str(row[1])
+    return str(row[1]), row[2] if clip else None
 
 
 @require_safe
 @sentences
 def battle_video(request: HttpRequest, battle_id: UUID, side: str) -> HttpResponseBase:
-    name = _file_of(request, battle_id, f"clip_{side}__rendition")
+    name, clip = _file_of(request, battle_id, f"clip_{side}__rendition", f"clip_{side}")
     if request.method == "GET":
         hold_on(battle_id)
-    return _send(request, name)
+    return _send(request, name, clip)
 
 
 @require_safe
 @sentences
 def battle_poster(request: HttpRequest, battle_id: UUID, side: str) -> HttpResponseBase:
-    return _send(request, _file_of(request, battle_id, f"clip_{side}__poster"))
+    name, clip = _file_of(request, battle_id, f"clip_{side}__poster", f"clip_{side}")
+    return _send(request, name, clip)
 
 
 @require_safe
 @sentences
 def battle_reference(request: HttpRequest, battle_id: UUID) -> HttpResponseBase:
-    return _send(request, _file_of(request, battle_id, "prompt__image__file"))
+    return _send(request, *_file_of(request, battle_id, "prompt__image__file"))
 
 
 @require_safe

@@ -37,6 +37,7 @@ from generation.hosted.jobs import (
 from generation.hosted.messages import UnreadableAnswer
 from generation.hosted.records import clean_message, clean_text
 from generation.hosted.service import Accepted, Failed, Order
+from generation.media.pauses import why_paused
 from generation.models import HostedJob, JobState, Version
 from generation.rendering.leases import drop_idle_connection, held, postpone
 from generation.rendering.queue import request_of
@@ -50,10 +51,13 @@ FULL_AT_MOST = timedelta(days=1)  # daily quotas begin again by then
 
 
 def submit_waiting(seconds: float) -> int:
-    """Send orders until none waits, enough are out, or the time is over; returns how many went."""
+    """Send orders until none waits, enough are out, the time is over, or nothing that is made could
+    be written; returns how many went."""
     sent, end = 0, time.monotonic() + seconds
     drop_idle_connection()
     while time.monotonic() < end and jobs_out() < settings.HOSTED_JOBS_AT_MOST:
+        if why_paused():
+            break
         job = claim_job(JobState.WAITING)
         if job is not None:
             sent += hold_clip(job) and _submit(job)

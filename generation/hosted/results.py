@@ -32,8 +32,10 @@ from generation.hosted.jobs import (
 from generation.hosted.messages import UnreadableAnswer
 from generation.hosted.records import clean_message, clean_text
 from generation.hosted.service import Accepted, Done, Failed, Pending, Service, Unknown
+from generation.media.pauses import why_paused
 from generation.media.profile import EncodingError, SiteFault
 from generation.media.scratch import scratch_folder
+from generation.media.storage import StorageRefuses
 from generation.models import HostedJob, JobState
 from generation.rendering.leases import (
     Heartbeat,
@@ -59,10 +61,14 @@ LOOKUP_FOR = timedelta(minutes=5)  # the same for an order that is looked for by
 
 
 def poll_due(seconds: float) -> int:
-    """Look at jobs until none is due or the time is over; returns how many clips became ready."""
+    """Look at jobs until none is due, the time is over, or nothing can be written; returns how many
+    clips became ready."""
     ready, end = 0, time.monotonic() + seconds
     drop_idle_connection()
-    while time.monotonic() < end and (job := claim_job(*OUT)) is not None:
+    while time.monotonic() < end and not why_paused():
+        job = claim_job(*OUT)
+        if job is None:
+            break
         if not hold_clip(job):
             continue
         if job.state == JobState.SUBMITTING:
@@ -213,6 +219,9 @@ def _collect(job: HostedJob, headers: Mapping[str, str]) -> bool:
     except LeaseLost as error:
         log.warning("%s", error)
         hold_clip(job)
+    except StorageRefuses as error:
+        log.warning("job %s waits: %s", job.pk, error)
+        postpone(job, poll_pause(job), error=str(error))
     except SiteFault as error:
         _fetch_again(job, f"The result could not be stored: {error}")
     except EncodingError as error:
@@ -222,7 +231,7 @@ def _collect(job: HostedJob, headers: Mapping[str, str]) -> bool:
             _fetch_again(job, f"The result of {job.job_id} can't be used: {error}")
     except (MessageNotSent, NoAnswer, UnreadableAnswer) as error:
         _fetch_again(job, f"The result of {job.job_id} can't be fetched: {error}.")
-    except Exception as error:  # a full disk, a storage that is away
+    except Exception as error:
         log.exception("job %s: the result could not be stored", job.pk)
         _fetch_again(job, f"The result could not be stored ({type(error).__name__}: {error}).")
     return False
@@ -238,6 +247,8 @@ def _publish(job: HostedJob, file: FetchedFile, folder: Path) -> None:
         render_seconds=age_of(job).total_seconds(),
         encode_seconds=time.perf_counter() - started,
         hardware=f"{service_of(job).name}, hosted",
+        # Tries to fetch one result share the clip's fence.
+        attempt=f"{clip.fence}-{job.fence}",
         source_sha256=sha256_of(file.path),
     )
     release(job, state=JobState.COLLECTED, error="")

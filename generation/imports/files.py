@@ -26,8 +26,10 @@ from generation.imports.manifest import (
     find_arrival,
     listed_before,
 )
+from generation.media.pauses import why_paused
 from generation.media.profile import EncodingError, SiteFault
 from generation.media.scratch import scratch_folder
+from generation.media.storage import StorageRefuses
 from generation.models import Clip, ClipState, RowOutcome
 from generation.rendering.claims import give_up
 from generation.rendering.leases import Heartbeat, LeaseLost, claim, drop_idle_connection
@@ -61,6 +63,8 @@ def import_rows(
     """
     listed = listed_before(rows)
     for row in rows:
+        if why := why_paused():
+            raise StorageRefuses(why)
         yield import_row(row, folder, listed.get(row.line), dry_run)
 
 
@@ -150,7 +154,7 @@ def _write(copy: IO[bytes], chunk: bytes, source: Path) -> None:
     except OSError as error:
         raise SiteFault(
             f"{source.name} can't be copied to SCRATCH ({error.strerror}): check the space there."
-        ) from None
+        ) from error
 
 
 def _refuse_another_file(clip: Clip, digest: str, arrival: Arrival) -> None:

@@ -16,6 +16,7 @@ from django.db import InterfaceError, OperationalError
 from generation.imports.files import RowResult, import_row
 from generation.imports.manifest import ManifestRow, listed_before
 from generation.imports.uploads import delete_files, next_in_line
+from generation.media.pauses import why_paused
 from generation.media.profile import SiteFault
 from generation.media.scratch import scratch_folder
 from generation.models import RowOutcome, Upload, UploadRow, UploadState
@@ -32,7 +33,8 @@ log = logging.getLogger(__name__)
 
 
 def import_next_row() -> bool:
-    """Import the first row that has no outcome; False if there was nothing to do or it must wait.
+    """Import the first row that has no outcome; False if there was nothing to do, nothing can be
+    written, or it must wait.
 
     1. Claim the upload whose turn it is.
     2. Import the row as the command does, note the outcome if the fence still holds.
@@ -42,7 +44,7 @@ def import_next_row() -> bool:
     own fault, such as a full disk, waits without being counted.
     """
     drop_idle_connection()
-    first = next_in_line()
+    first = None if why_paused() else next_in_line()
     upload = first and claim(Upload.objects.filter(pk=first.pk, state=UploadState.OPEN))
     if upload is None:
         return False

@@ -2,6 +2,7 @@
 (generation/imports/upload_rows.py)."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 from django.core.files import File
@@ -10,6 +11,8 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from generation.imports.manifest import ManifestRow
+from generation.media.pauses import pausing, why_paused
+from generation.media.storage import StorageRefuses, media_storage
 from generation.models import Upload, UploadRow, UploadState
 from generation.rendering.leases import claimable
 
@@ -17,12 +20,24 @@ ARRIVES_WITHIN = timedelta(days=1)
 
 
 def store_upload(rows: Sequence[ManifestRow], files: Mapping[str, File], by: str) -> Upload:
-    """Store the files, then open the upload with all its rows at once."""
+    """Store the files, then open the upload with all its rows at once.
+
+    Raises StorageRefuses if nothing can be written; nothing of it is kept then.
+    """
+    if why := why_paused(scratch=False):
+        raise StorageRefuses(why)
     upload = Upload.objects.create(by=by)
-    names = {
-        name: default_storage.save(f"{_folder(upload)}/{number}", file)
-        for number, (name, file) in enumerate(files.items(), 1)
-    }
+    try:
+        with pausing():
+            names = {
+                name: default_storage.save(f"{_folder(upload)}/{number}", file)
+                for number, (name, file) in enumerate(files.items(), 1)
+            }
+    except StorageRefuses:
+        with suppress(*media_storage().refusals()):  # what can't be deleted now is swept
+            delete_files(upload)
+            upload.delete()
+        raise
     with transaction.atomic():
         UploadRow.objects.bulk_create(
             UploadRow(upload=upload, line=row.line, cells=dict(row.cells), whole=row.whole)

@@ -14,6 +14,8 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from generation.imports.forms import ClipForm, ManifestForm
 from generation.imports.uploads import store_upload
+from generation.media.pauses import DISK_FULL, pauses_now
+from generation.media.storage import StorageRefuses
 from generation.models import RowOutcome, Upload, UploadState
 
 PERMISSION = "generation.add_clip"
@@ -49,6 +51,10 @@ def _too_much(request: HttpRequest) -> str:
             f"This upload has more than {settings.UPLOAD_FILES_AT_MOST:,} files, counting the "
             "manifest. Upload them in parts, each with the lines of its own files."
         )
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        return f"The site's disk for what arrives (TMPDIR) is full ({error.strerror})."
     return ""
 
 
@@ -62,6 +68,10 @@ def _uploads_page(request: HttpRequest) -> HttpResponse:
     if form.is_valid():
         try:
             upload = store_upload(form.rows, form.named, request.user.get_username())
+        except StorageRefuses as error:
+            form.add_error(
+                None, f"Nothing was stored. {error} Upload it again when that is mended."
+            )
         except OSError as error:
             form.add_error(
                 None, f"The files could not be stored ({error}). Fix this and upload again."
@@ -84,6 +94,7 @@ def _show(
         "forms": [(many_form, "all"), (one_form, "one")],
         "error": error,
         "limits": (settings.UPLOAD_MB_AT_MOST, settings.UPLOAD_FILES_AT_MOST),
+        "pauses": pauses_now(),
         "uploads": _counted().exclude(state=UploadState.ARRIVING)[:UPLOADS_SHOWN],
     }
     return render(request, "admin/uploads.html", context, status=413 if error else 200)
@@ -113,5 +124,6 @@ def upload_page(request: HttpRequest, upload_id: UUID) -> HttpResponse:
         "upload": upload,
         "running": upload.state != UploadState.DONE,
         "rows": upload.rows.all(),
+        "pauses": pauses_now(),
     }
     return render(request, "admin/upload.html", context)

@@ -547,7 +547,8 @@ def _answer_to(request: dict[str, Any]) -> dict[str, Any]:
     except SiteFault as error:
         if _memory_is_used_up():
             return {"refused": str(too_large(source.name))}
-        return {"fault": str(error)}
+        cause = error.__cause__
+        return {"fault": str(error), "errno": cause.errno if isinstance(cause, OSError) else None}
     except MemoryError:
         return {"refused": str(too_large(source.name))}
     except EncodingError as error:

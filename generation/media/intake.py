@@ -78,7 +78,8 @@ def take_in(source: Path, master: Path, wanted: Wanted) -> MediaFacts:
         if "refused" in said:
             raise EncodingError(said["refused"])
         if "fault" in said:
-            raise SiteFault(said["fault"])
+            cause = OSError(said["errno"], said["fault"]) if said.get("errno") else None
+            raise SiteFault(said["fault"]) from cause
         raise _died(source, code, _tail(errors))
 
 

@@ -1,7 +1,8 @@
 """Folders for files in the making, gone with the process that made them.
 
 Each is locked by its process for as long as that lives. A process that was killed can't tidy up,
-but its lock is gone: whoever makes the next folder on that machine sweeps what nobody holds.
+but its lock is gone: whoever makes the next folder on that machine sweeps what nobody holds, and so
+do hosted and media workers now and then.
 """
 
 import fcntl
@@ -14,21 +15,35 @@ from pathlib import Path
 
 from django.conf import settings
 
+from generation.media.pauses import pausing
+
 
 @contextmanager
 def scratch_folder(name: str) -> Iterator[Path]:
-    """An empty folder of one's own, whose name begins with the given one."""
+    """An empty folder of one's own, whose name begins with the given one.
+
+    Whatever is made for the media storage is made in one. So a disk or a storage that refuses what
+    is written while it is open pauses all that writes there, and StorageRefuses is raised.
+    """
     root = Path(settings.SCRATCH)
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _locked(root):  # or a folder could be swept between its making and its locking
-        sweep(root)
-        folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=root))
-        lock = _lock(folder, fcntl.LOCK_EX)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+    with pausing():
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(root):  # or a folder could be swept between its making and its locking
+            sweep(root)
+            folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=root))
+            lock = _lock(folder, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
+def sweep_scratch() -> None:
+    """Remove what dead processes left on this machine, though nobody makes a folder now."""
+    if (root := Path(settings.SCRATCH)).exists():
+        with _locked(root):
+            sweep(root)
 
 
 def sweep(root: Path) -> None:

@@ -1,33 +1,34 @@
 """Hands out stored files, in parts where a browser asks for parts (RFC 9110, section 14)."""
 
 import re
-from collections.abc import Iterator
 from pathlib import PurePath
 
-from django.core.files.base import File
-from django.core.files.storage import default_storage
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
+from generation.media.storage import media_storage
+
 TYPES = {".mp4": "video/mp4", ".jpg": "image/jpeg", ".webp": "image/webp"}
-CHUNK = 64 * 1024
 # One range with at least one end, of a sane length; any other header is ignored, as it may be.
 RANGE = re.compile(r"bytes=(?=\d|-\d)(\d{0,15})-(\d{0,15})", re.ASCII)
 
 
 def send_file(request: HttpRequest, name: str) -> HttpResponseBase:
     """The stored file `name`. The answer names neither file nor time, which could tell versions
-    apart; it may be kept by the asking browser only."""
-    file = default_storage.open(name)
-    size = file.size
+    apart; it may be kept by the asking browser only.
+
+    Of the storage its size is asked for, and then the bytes that are sent.
+    """
+    storage = media_storage()
+    size = storage.size(name)
     first, last, status = 0, size - 1, 200
-    if match := RANGE.fullmatch(request.headers.get("Range", "")):
+    asked = request.headers.get("Range", "") if request.method == "GET" else ""
+    if match := RANGE.fullmatch(asked):
         span = _span(match[1], match[2], size)
         if span is None:
-            file.close()
             return HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
         (first, last), status = span, 206
     response = StreamingHttpResponse(
-        _chunks(file, first, last - first + 1),
+        storage.read_part(name, first, last - first + 1),
         status=status,
         content_type=TYPES[PurePath(name).suffix],
         headers={
@@ -49,11 +50,3 @@ def _span(begin: str, end: str, size: int) -> tuple[int, int] | None:
     else:
         first, last = int(begin), min(int(end), size - 1) if end else size - 1
     return (first, last) if first <= last else None
-
-
-def _chunks(file: File, first: int, length: int) -> Iterator[bytes]:
-    with file:
-        file.seek(first)
-        while length > 0 and (chunk := file.read(min(CHUNK, length))):
-            length -= len(chunk)
-            yield chunk

@@ -22,6 +22,7 @@ from generation.models.clips import (
     ClipState,
 )
 from generation.models.hosted import HostedJob, JobState
+from generation.models.pauses import StoragePause
 from generation.models.prompts import Prompt, PromptSet, PromptSetEntry, ReferenceImage
 from generation.models.uploads import RowOutcome, Upload, UploadRow, UploadState
 from generation.models.workers import Worker
@@ -47,6 +48,7 @@ __all__ = [
     "PromptSetEntry",
     "ReferenceImage",
     "RowOutcome",
+    "StoragePause",
     "Upload",
     "UploadRow",
     "UploadState",

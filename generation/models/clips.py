@@ -56,6 +56,15 @@ class Clip(Leased):
     rendition = models.FileField(max_length=200, blank=True)
     poster = models.FileField(max_length=200, blank=True)
     rendition_sha256 = models.CharField(max_length=64, blank=True)
+    rendition_bytes = models.PositiveBigIntegerField(
+        null=True, blank=True, help_text="Size of the rendition; unknown of older clips."
+    )
+    sweep_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="When its folder is next looked at for files that it does not name.",
+    )
     source_sha256 = models.CharField(
         max_length=64,
         blank=True,
@@ -147,6 +156,9 @@ class Clip(Leased):
                 include=["category", "render_seconds", "encode_seconds"],
                 name="clip_speed",
                 condition=Q(state="ready", render_seconds__isnull=False),
+            ),
+            models.Index(
+                fields=["sweep_at"], name="clip_to_sweep", condition=Q(sweep_at__isnull=False)
             ),
             models.Index(fields=["failed_at"], name="clip_errors", condition=~Q(error="")),
             models.Index(

@@ -9,6 +9,7 @@ from django.db.models.functions import Now
 
 from generation.backends.registry import RENDERED_HERE
 from generation.catalogue.categories import Category
+from generation.media.pauses import why_paused
 from generation.models import RENDERED_STATES, Clip, ClipState
 from generation.rendering import leases
 from generation.rendering.leases import drop_idle_connection, lease, release
@@ -65,8 +66,11 @@ def task_key_of(clip: Clip) -> str:
 
 
 def claim_clip(worker: str) -> Clip | None:
-    """The next clip that is rendered here, leased to this worker, or None when nothing waits."""
+    """The next clip that is rendered here, leased to this worker, or None when nothing waits or
+    nothing can be written."""
     drop_idle_connection()
+    if why_paused():
+        return None
     fail_exhausted()
     values = {
         "attempts": settings.RENDER_ATTEMPTS,

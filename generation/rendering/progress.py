@@ -1,7 +1,8 @@
 """What the workers do and how far the clips are, read from the clips and the workers' reports.
 
-Nine queries, however many clips, versions and workers there are:
+Ten queries, however many clips, versions and workers there are:
 
+    pauses      where nothing can be written at the moment
     workers     what each said of itself last
     held        clips in rendering with version and prompt, and what is left of their leases
     finished    ready clips of the last 24 hours, counted by hour
@@ -45,12 +46,14 @@ from django.utils import timezone
 
 from generation.backends.registry import HOSTED, IMPORTED, RENDERED_HERE
 from generation.catalogue.categories import Category
+from generation.media.pauses import pauses_now
 from generation.models import (
     RENDERED_STATES,
     Clip,
     ClipState,
     HostedJob,
     JobState,
+    StoragePause,
     Version,
     Worker,
 )
@@ -298,6 +301,7 @@ class Coverage:
 @dataclass(frozen=True)
 class Progress:
     at: datetime
+    pauses: list[StoragePause]
     statuses: list[WorkerStatus]
     workers: int
     rows: list[VersionRow]
@@ -334,7 +338,7 @@ class Progress:
 
 
 def read_progress() -> Progress:
-    """The whole page's facts, in the nine queries listed above."""
+    """The whole page's facts, in the ten queries listed above."""
     now = timezone.now()
     statuses = _worker_statuses(_held())
     workers = sum(status.capacity for status in statuses)
@@ -352,6 +356,7 @@ def read_progress() -> Progress:
         states[state] += count
     return Progress(
         at=now,
+        pauses=pauses_now(),
         statuses=statuses,
         workers=workers,
         rows=rows,

@@ -3,12 +3,12 @@
 import hashlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from uuid import UUID
 
-from django.core.files import File
 from django.core.files.storage import default_storage
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
@@ -25,8 +25,10 @@ from generation.media.profile import (
 from generation.media.reading import probe
 from generation.media.renditions import RenditionFacts, encode_rendition
 from generation.media.scratch import scratch_folder
+from generation.media.storage import StorageRefuses, media_storage, store_whole
 from generation.models import Clip, ClipState, Prompt, Version
 from generation.rendering.leases import LeaseLost, drop_idle_connection, release
+from generation.rendering.sweep import ORPHAN_AGE
 
 # A master made elsewhere may be called anything; its row has room for a name of this kind.
 SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
@@ -141,26 +143,18 @@ def publish(
     hardware: str,
     source_sha256: str = "",
     hold: bool = True,
+    attempt: str = "",
     measured: Mapping[str, object] | None = None,
 ) -> None:
     """Store the files and make the clip ready, if it is still ours; raises LeaseLost if not.
 
     It becomes held instead if there is a reason, unless `hold` is False, of clips that are spoilt
-    on purpose. `source_sha256` is of the file that the master was taken in from.
+    on purpose. `source_sha256` is of the file that the master was taken in from. `attempt` names
+    this one where several share a fence.
     """
     held_because = files.held_because if hold else ""
-    # The fence in the name keeps two attempts apart; a name is published by the row alone.
-    prefix = f"clips/{clip.pk}/{clip.fence}"
-    names: dict[str, str] = {}
-    for field_name, file in (
-        ("master", files.master),
-        ("rendition", files.rendition),
-        ("poster", files.poster),
-    ):
-        suffix = file.suffix.lower()
-        stored = field_name + (suffix if SUFFIX.fullmatch(suffix) else "")
-        with file.open("rb") as source:
-            names[field_name] = default_storage.save(f"{prefix}/{stored}", File(source, stored))
+    made = {"master": files.master, "rendition": files.rendition, "poster": files.poster}
+    names = _store(clip, attempt or str(clip.fence), made)
     published = release(
         clip,
         state=ClipState.HELD if held_because else ClipState.READY,
@@ -168,6 +162,7 @@ def publish(
         held_because=held_because,
         source_sha256=source_sha256,
         rendition_sha256=files.rendition_sha256,
+        rendition_bytes=files.rendition.stat().st_size,
         width=files.facts.width,
         height=files.facts.height,
         fps=files.facts.fps,
@@ -185,9 +180,34 @@ def publish(
     )
     # An update whose answer was lost may have happened: what the row names stays.
     if not published and Clip.objects.get(pk=clip.pk).rendition != names["rendition"]:
-        for name in names.values():
-            default_storage.delete(name)
+        _delete(names.values())
         raise LeaseLost(f"clip {clip.pk}: it was taken over or cancelled before publication")
+
+
+def _store(clip: Clip, attempt: str, files: Mapping[str, Path]) -> dict[str, str]:
+    """Store the files under names of this attempt's own, all of them whole, or none; returns the
+    names by the clip's fields. A name is published by the clip's row alone.
+
+    Whatever becomes of this worker, the clip's folder is looked at again (`delete_orphans`).
+    """
+    Clip.objects.filter(pk=clip.pk).update(sweep_at=Now() + ORPHAN_AGE)
+    names: dict[str, str] = {}
+    try:
+        for field_name, file in files.items():
+            suffix = file.suffix.lower()
+            stored = field_name + (suffix if SUFFIX.fullmatch(suffix) else "")
+            names[field_name] = store_whole(f"clips/{clip.pk}/{attempt}/{stored}", file)
+    except StorageRefuses:
+        _delete(names.values())
+        raise
+    return names
+
+
+def _delete(names: Iterable[str]) -> None:
+    """What can't be deleted now is swept."""
+    with suppress(*media_storage().refusals()):
+        for name in names:
+            default_storage.delete(name)
 
 
 def fetch_master(clip: Clip, folder: Path) -> Path:
@@ -215,20 +235,17 @@ def encode_again(pk: UUID, clips: QuerySet[Clip]) -> bool:
     clip = Clip.objects.select_related("prompt", "version").get(pk=pk)
     if clips.filter(pk=pk, fence=clip.fence).update(fence=F("fence") + 1) != 1:
         return False
-    prefix = f"clips/{pk}/{clip.fence + 1}"
-    names: dict[str, str] = {}
     with scratch_folder(f"{pk}-{clip.fence + 1}") as folder:
         master = fetch_master(clip, folder)
         files = encode_clip(master, folder, clip.prompt, clip.category)
         drop_idle_connection()
-        for field_name, file in (("rendition", files.rendition), ("poster", files.poster)):
-            with file.open("rb") as source:
-                names[field_name] = default_storage.save(
-                    f"{prefix}/{file.name}", File(source, file.name)
-                )
+        made = {"rendition": files.rendition, "poster": files.poster}
+        names = _store(clip, str(clip.fence + 1), made)
+        size = files.rendition.stat().st_size
     return (
         clips.filter(pk=pk, fence=clip.fence + 1).update(
             rendition_sha256=files.rendition_sha256,
+            rendition_bytes=size,
             # A file without a constant rate has a master with one: what counts is the file's own.
             off_format=is_off_format(
                 replace(files.facts, fps=clip.fps or files.facts.fps), clip.prompt.aspect

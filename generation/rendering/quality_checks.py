@@ -16,16 +16,19 @@ import av
 import numpy as np
 import numpy.typing as npt
 from django.core.files.storage import default_storage
+from django.db.models import F
 
 from generation.backends.registry import IMPORTED
 from generation.catalogue.categories import Category
 from generation.imports.files import claim_arrival
 from generation.imports.manifest import Arrival
 from generation.media.masters import RawClip, write_master
+from generation.media.pauses import why_paused
 from generation.media.profile import EncodingError
 from generation.media.renditions import as_shown
 from generation.media.scratch import scratch_folder
 from generation.media.sound import Samples
+from generation.media.storage import StorageRefuses
 from generation.models import (
     CHECKS_MODEL,
     SAME_CHECK,
@@ -38,7 +41,7 @@ from generation.models import (
     Weights,
 )
 from generation.rendering.claims import give_up
-from generation.rendering.leases import Heartbeat, LeaseLost
+from generation.rendering.leases import Heartbeat, LeaseLost, release
 from generation.rendering.publish import encode_clip, fetch_master, publish, sha256_of
 
 log = logging.getLogger(__name__)
@@ -92,7 +95,7 @@ def make_checks(
         if source is None or twin is None:
             continue
         for same in (True, False):
-            if time.monotonic() > end:
+            if time.monotonic() > end or why_paused():
                 return made
             if (prompt.pk, same) not in done:
                 made += _make(SAME_CHECK, twin) if same else _make(_degradation(source), source)
@@ -232,6 +235,9 @@ def _make(kind: str, source: Clip) -> bool:
             )
     except LeaseLost as error:
         log.warning("%s", error)
+        return False
+    except StorageRefuses as error:  # no worker renders it: it is made at the next call
+        release(clip, state=ClipState.WAITING, error=str(error), attempts=F("attempts") - 1)
         return False
     except (EncodingError, OSError) as error:
         log.warning("check %s failed: %s", clip.pk, error)

@@ -25,6 +25,7 @@ from generation.models import (
     PromptSet,
     Version,
 )
+from generation.rendering.sweep import fail_if_lost
 
 
 @dataclass
@@ -220,9 +221,13 @@ def cancel_clips(clips: QuerySet[Clip], by: str) -> int:
 
 
 def show_held(clips: QuerySet[Clip]) -> int:
-    """Held clips that an operator has looked at become ready; returns how many."""
+    """Held clips that an operator has looked at become ready; returns how many.
+
+    One whose files are gone fails instead.
+    """
     held = clips.filter(state=ClipState.HELD)
-    return held.update(state=ClipState.READY, ready_at=Now())
+    there = [pk for pk in held.values_list("pk", flat=True) if not fail_if_lost(pk)]
+    return held.filter(pk__in=there).update(state=ClipState.READY, ready_at=Now())
 
 
 def refuse_held(clips: QuerySet[Clip], by: str) -> int:

@@ -7,15 +7,17 @@ from pathlib import Path
 
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
+from django.db.models import F
 
 from generation.backends import CannotRender
 from generation.backends.registry import load_renderer
 from generation.media.masters import write_master
 from generation.media.profile import EncodingError
 from generation.media.scratch import scratch_folder
+from generation.media.storage import StorageRefuses
 from generation.models import Clip, ClipState
 from generation.rendering.claims import give_up, task_key_of
-from generation.rendering.leases import Heartbeat, LeaseLost, hand_back, postpone
+from generation.rendering.leases import Heartbeat, LeaseLost, hand_back, postpone, release
 from generation.rendering.model_cache import WARM
 from generation.rendering.publish import encode_clip, publish
 from generation.rendering.queue import request_of
@@ -77,6 +79,10 @@ def render_claimed(clip: Clip, seconds_at_most: float = math.inf) -> bool:
         raise
     except SoftTimeLimitExceeded:
         give_up(clip, _too_long(heartbeat))
+        return False
+    except StorageRefuses as error:
+        log.warning("clip %s waits: %s", clip.pk, error)
+        release(clip, state=ClipState.WAITING, error=str(error), attempts=F("attempts") - 1)
         return False
     except (CannotRender, EncodingError) as error:
         log.warning("clip %s failed: %s", clip.pk, error)

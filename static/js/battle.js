@@ -110,6 +110,18 @@ export function takeBackDefect(url, { side, kind }, token) {
 /** A clip of a battle that was drawn is no longer there. */
 class Gone extends Error {}
 
+/**
+ * Whether the site says so of one of the battle's clips; it shows no pair with that clip any more.
+ *
+ * @param {Battle} battle @returns {Promise<boolean>}
+ */
+export async function isGone({ a, b }) {
+  const addresses = [a.video, b.video].filter((address) => !address.startsWith("blob:"));
+  const asked = addresses.map((address) => fetch(address, { method: "HEAD" }));
+  const answers = await Promise.allSettled(asked);
+  return answers.some((answer) => answer.status === "fulfilled" && answer.value.status === 404);
+}
+
 /** @param {string} url @returns {Promise<string>} */
 async function download(url) {
   let response;
@@ -131,9 +143,10 @@ async function download(url) {
  * @param {string} url
  * @param {string} token
  * @param {string[]} held ids of the battles the page shows already
+ * @param {string} [gone] id of one that was given, and lacked a clip
  * @returns {Promise<Next>}
  */
-export async function fetchNext(url, token, held) {
+export async function fetchNext(url, token, held, gone) {
   /** @type {Next} */
   const next = await post(url, token, held.map((id) => ["have", id]));
   const { battle } = next;
@@ -143,8 +156,8 @@ export async function fetchNext(url, token, held) {
     [a, b] = await Promise.all([download(battle.a.video), download(battle.b.video)]);
   } catch (error) {
     if (!(error instanceof Gone)) throw error;
-    await skipBattle(battle, token); // nobody can judge it: pass on to another one
-    return fetchNext(url, token, held);
+    if (battle.id === gone) throw new Unreachable(`${error.message} Please try again in a minute.`);
+    return fetchNext(url, token, held, battle.id); // the site has taken it back
   }
   for (const picture of [battle.a.poster, battle.b.poster, battle.image]) {
     if (picture) new Image().src = picture; // into the browser's cache; nobody waits for it

@@ -4,7 +4,7 @@
  */
 
 import {
-  castVote, fetchNext, keepBattles, markDefect, Refused, release, skipBattle, takeBackDefect,
+  castVote, fetchNext, isGone, keepBattles, markDefect, Refused, release, skipBattle, takeBackDefect,
 } from "./battle.js";
 import { Players } from "./players.js";
 
@@ -573,8 +573,16 @@ players.addEventListener("blocked", (event) => {
     startButton.hidden = false;
   }
 });
-players.addEventListener("broken", () => {
-  if (state !== "watching") return;
+players.addEventListener("broken", async () => {
+  if (state !== "watching" || !battle) return;
+  const broken = battle;
+  const gone = await isGone(broken);
+  if (state !== "watching" || battle !== broken) return;
+  if (gone) {
+    announce("A clip of this pair no longer exists. Here is the next pair.");
+    await next();
+    return;
+  }
   fail("A clip of this pair can't be played.", "Skip this pair", () => void skip());
 });
 

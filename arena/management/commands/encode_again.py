@@ -8,7 +8,9 @@ from rich.progress import track
 
 from arena.models import Battle
 from generation.media import profile
+from generation.media.pauses import why_paused
 from generation.media.profile import EncodingError
+from generation.media.storage import StorageRefuses
 from generation.models import Clip, ClipState
 from generation.rendering.publish import encode_again
 
@@ -23,8 +25,12 @@ class Command(BaseCommand):
         done, failed = 0, 0
         pks = list(_settled(_old()).values_list("pk", flat=True))
         for pk in track(pks, "Encoding", console=Console()):
+            if why := why_paused():
+                raise CommandError(f"{why} {done} renditions were made: run this again later.")
             try:
                 done += encode_again(pk, _settled(_old()))
+            except StorageRefuses:
+                continue  # it is paused now
             except (EncodingError, OSError) as error:
                 failed += 1
                 self.stdout.write(f"clip {pk}: {error}")

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from generation.catalogue.categories import Category
+from generation.media.pauses import pauses_now
 from generation.models import Clip, ClipState, PromptSet, Version
 from generation.rendering.queue import Queued, queue_clips, retry_failed
 from generation.tasks import wake_workers
@@ -223,6 +224,7 @@ class Command(BaseCommand):
             row = bar.add_task("")
             for progress in self._progress(clips):
                 text = f"{progress.failed} failed" if progress.failed else ""
+                text = "paused: " + pauses[0].reason if (pauses := pauses_now()) else text
                 done = progress.ready + progress.failed
                 bar.update(row, total=progress.total, completed=done, description=text)
 
@@ -233,5 +235,6 @@ class Command(BaseCommand):
             now = time.monotonic()
             if now >= tell_at or not progress.left:
                 tell_at = now + LINE_EVERY
-                self.stdout.write(f"{progress}.")
+                paused = [f"Paused: {pause.reason}" for pause in pauses_now()]
+                self.stdout.write(" ".join([f"{progress}.", *(paused if progress.left else [])]))
                 self.stdout.flush()

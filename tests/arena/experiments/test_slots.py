@@ -341,7 +341,7 @@ class TestDrawing:
             assert free_all_excluded_slots() == 0
         assert "FOR UPDATE" not in str(queries.captured_queries)  # nobody is kept from a vote slot
 
-    def test_pairs_wait_for_both_clips_and_their_files(
+    def test_pairs_wait_for_both_clips(
         self, proposal: Proposal, panel: Panel, no_checks: None
     ) -> None:
         stock(proposal.baseline, proposal.prompt_set)
@@ -359,7 +359,7 @@ class TestDrawing:
         assert battle.block is not None
         assert battle.block.position == 2
         assert judge(client) is None
-        default_storage.delete(name)
+        Clip.objects.filter(pk=third.pk).update(state=ClipState.FAILED, error="It is gone.")
         assert battle_on(sit_down(panel.members.all()[1]), "/vote/panel/") is None
 
     def test_a_cancelled_experiment_asks_nobody(self, running: Experiment, panel: Panel) -> None:

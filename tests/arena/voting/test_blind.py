@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from django.core.files.storage import default_storage
 from django.core.management import CommandError, call_command
+from django.db.models.functions import Now
 from django.test import Client
 from django.utils import timezone
 
@@ -102,6 +103,7 @@ def test_files_left_over_are_swept_and_those_in_use_stay(
     older()
     encode_again()
     monkeypatch.setattr("generation.rendering.sweep.ORPHAN_AGE", timedelta(0))
+    Clip.objects.update(sweep_at=Now())
     assert sweep_media() == 2 * len(votable)
     for clip in Clip.objects.all():
         for name in (clip.master, clip.rendition, clip.poster):

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.db import IntegrityError, connection, transaction
+from django.db.models import F
+from django.db.models.functions import Now
 from django.utils import timezone
 from redis import Redis
 
@@ -23,7 +26,13 @@ from generation.hosted.results import poll_due
 from generation.models import Clip, ClipState, HostedJob, JobState, PromptSet, Version
 from generation.rendering.claims import count_claimable
 from generation.rendering.queue import queue_clips, retry_failed
-from generation.tasks import poll_hosted, render_waiting, submit_hosted, wake_hosted
+from generation.tasks import (
+    poll_hosted,
+    render_waiting,
+    submit_hosted,
+    sweep_media,
+    wake_hosted,
+)
 from tests.generation.hosted.services.test_fal import FalStandIn
 from tests.generation.hosted.stand_in import FILE, Answer, aged, due, serving, wait_of, work
 from tests.generation.imports.test_import_clips import film
@@ -393,6 +402,37 @@ class TestTheResult:
         assert poll_due(60) == 1
         assert one().state == ClipState.READY
         assert len(fal.posts) == 1
+
+    def test_that_a_dead_worker_had_half_stored_is_swept(
+        self, fal: FalStandIn, one: Callable[[], Clip], media: Path
+    ) -> None:
+        """Each look at a job has a folder of its own, though all share the clip's fence."""
+        submit_waiting(60)
+        job, clip = HostedJob.objects.get(), one()
+        left = media / "clips" / str(clip.pk) / f"{clip.fence}-{job.fence + 1}" / "master.mkv"
+        left.parent.mkdir(parents=True)
+        left.write_bytes(b"half")
+        os.utime(left, (0, 0))
+        HostedJob.objects.update(fence=F("fence") + 1)  # that worker's claim
+        work()
+        clip = one()
+        assert (clip.state, clip.fence) == (ClipState.READY, 1)
+        assert Path(clip.master.path).parent != left.parent
+        assert sweep_media() == 0
+        Clip.objects.update(sweep_at=Now())
+        assert sweep_media() == 1
+        assert not left.exists()
+        assert Path(clip.master.path).exists()
+
+    def test_that_a_dead_worker_was_fetching_leaves_no_folder(
+        self, fal: FalStandIn, one: Callable[[], Clip], settings
+    ) -> None:
+        for sweep in (poll_hosted, sweep_media):
+            left = Path(settings.SCRATCH) / "hosted-77-of-a-dead-worker"
+            left.mkdir(parents=True, exist_ok=True)
+            (left / "result.mp4").write_bytes(b"half")
+            sweep()
+            assert not left.exists()
 
     def test_that_never_comes_ends_in_words(self, fal: FalStandIn, one: Callable[[], Clip]) -> None:
         fal.files = [Answer(404, {})]

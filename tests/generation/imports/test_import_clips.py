@@ -231,6 +231,7 @@ def test_what_a_killed_import_left_is_swept_and_no_worker_makes_it(
     clip = Clip.objects.create(
         version=rival, prompt=few.prompts.get(key="few-1"), category="t2v-silent", seed=1,
         state=ClipState.RENDERING, leased_until=long_ago(), fence=1, attempts=1,
+        sweep_at=long_ago(),
     )  # fmt: skip
     half = media / "clips" / str(clip.pk) / "1" / "master.mp4"
     half.parent.mkdir(parents=True)

@@ -340,7 +340,7 @@ class TestHowItIsMade:
         add(range(1, 20))
         assert Clip.objects.count() == 60
         assert queries() == few
-        assert few == 9 + 2  # the session and its user
+        assert few == 10 + 2  # the session and its user
 
     def test_holds_nothing_inline_and_is_never_cached(
         self, admin_client: Client, a_busy_site: tuple[Version, ...]

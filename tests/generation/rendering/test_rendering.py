@@ -15,6 +15,7 @@ import pytest
 from django.core.files.storage import default_storage
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
+from django.db.models.functions import Now
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -238,6 +239,7 @@ def test_files_of_dead_attempts_are_swept_after_a_day(votable: list[Clip], media
     os.utime(orphan, (long_ago, long_ago))
     for name in (clip.master.path, clip.rendition.path, clip.poster.path):
         os.utime(name, (long_ago, long_ago))
+    Clip.objects.filter(pk=clip.pk).update(sweep_at=Now())
     assert sweep_media() == 1
     assert not orphan.exists()
     assert fresh.exists()

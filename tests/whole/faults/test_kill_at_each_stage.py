@@ -17,6 +17,7 @@ from pathlib import Path
 
 import av
 import pytest
+from django.db.models.functions import Now
 from django.test import Client
 from django.utils import timezone
 from PIL import Image
@@ -216,10 +217,12 @@ def check_sweep(clip: Clip, media: Path) -> int:
     """What dead attempts left behind goes after a day, the rest stays; returns how much went."""
     files = {path for path in (media / "clips" / str(clip.pk)).rglob("*") if path.is_file()}
     published = {Path(file.path) for file in (clip.master, clip.rendition, clip.poster)}
+    Clip.objects.update(sweep_at=Now())
     assert sweep_media() == 0  # younger than a day
     long_ago = (timezone.now() - timedelta(days=2)).timestamp()
     for path in files:
         os.utime(path, (long_ago, long_ago))
+    Clip.objects.update(sweep_at=Now())
     assert sweep_media() == len(files - published)
     assert {path for path in files if path.exists()} == published
     return len(files - published)
