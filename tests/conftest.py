@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -115,6 +115,14 @@ def media(settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("media")
     settings.STORAGES = {**settings.STORAGES, "default": storage(f"file://{folder}")}
     return folder
+
+
+@pytest.fixture(autouse=True)
+def small_canvas(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most tests see as much on a small picture, which is encoded at once."""
+    if request.node.get_closest_marker("full_size") is None:
+        canvases = {"16:9": (448, 256), "1:1": (256, 256), "9:16": (256, 448)}
+        monkeypatch.setattr(profile, "PROFILE", replace(profile.PROFILE, canvases=canvases))
 
 
 @pytest.fixture

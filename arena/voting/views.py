@@ -43,7 +43,7 @@ from arena.voting.votes import (
     take_back_defect,
 )
 from generation.catalogue.categories import Category
-from generation.media.profile import PROFILE
+from generation.media import profile
 from generation.media.serving import send_file
 from generation.media.storage import media_storage
 from generation.models import Version
@@ -89,7 +89,7 @@ def _check_stream(stream: str) -> None:
 def battle_facts(battle: Battle) -> dict[str, Any]:
     """What a voter's page is told about a battle: nothing that names a version."""
     category, muted = Category(battle.category), _muted(battle)
-    width, height = PROFILE.canvases[battle.prompt.aspect]
+    width, height = profile.PROFILE.canvases[battle.prompt.aspect]
     pk = battle.pk
     return {
         "id": str(pk),

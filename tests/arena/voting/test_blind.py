@@ -55,9 +55,9 @@ def test_both_clips_of_a_pair_are_answered_alike(client: Client, votable: list[C
 def test_a_clip_records_whether_it_is_off_format_and_its_profile(
     few: PromptSet, make_version: Callable[..., Version], render_all: Callable[..., list[Clip]]
 ) -> None:
-    make_version("near", settings={"size": 360, "fps": 24}, width=360, height=360, fps=24)
+    make_version("near", settings={"size": 128, "fps": 24}, width=128, height=128, fps=24)
     make_version("small", settings={"size": 64, "fps": 24}, width=64, height=64, fps=24)
-    make_version("slow", settings={"size": 360, "fps": 8}, width=360, height=360, fps=8)
+    make_version("slow", settings={"size": 128, "fps": 8}, width=128, height=128, fps=8)
     off_format: dict[str, set[bool]] = {}
     for clip in render_all(few, Category.T2V_SILENT):
         off_format.setdefault(clip.version.slug, set()).add(clip.off_format)

@@ -5,7 +5,6 @@ number in binary, at 24 frames a second, with beeps at 0.5 s left and at 1.5 s r
 """
 
 import csv
-import dataclasses
 import io
 import shutil
 import unicodedata
@@ -23,7 +22,6 @@ from django.test import Client
 
 from arena.voting.matchmaking import votable_pairs
 from generation.catalogue.prompts import load_prompt_set
-from generation.media import profile
 from generation.models import Clip, ClipState, Prompt, RowOutcome, UploadRow, Version
 from generation.tasks import import_waiting
 from tests.generation.imports.test_import_clips import film
@@ -49,13 +47,6 @@ PATCHES = np.array(
     ]
 )  # fmt: skip
 TICKS = 60  # of the rendition: 2.5 s
-
-
-@pytest.fixture(autouse=True)
-def small_canvas(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is looked at here is as well seen on a small picture, and that is encoded at once."""
-    small = dataclasses.replace(profile.PROFILE, canvases={"16:9": (448, 256), "1:1": (256, 256)})
-    monkeypatch.setattr(profile, "PROFILE", small)
 
 
 @pytest.fixture

@@ -152,6 +152,7 @@ def test_a_silent_category_drops_the_sound(
     assert Clip.objects.get(category="i2v-silent").seed_slot == 1
 
 
+@pytest.mark.full_size
 def test_it_meets_a_rendered_clip(
     client: Client,
     rival: Version,

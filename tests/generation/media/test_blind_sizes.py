@@ -21,6 +21,8 @@ from generation.media.profile import PROFILE, EncodingError, is_off_format
 from generation.media.reading import probe
 from generation.media.renditions import RenditionFacts, encode_rendition
 
+pytestmark = pytest.mark.full_size
+
 Pictures = npt.NDArray[np.uint8]
 Sound = npt.NDArray[np.float32]
 RATE = 48_000

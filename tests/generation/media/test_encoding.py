@@ -26,6 +26,8 @@ from generation.media.reading import probe
 from generation.media.renditions import RenditionFacts, encode_rendition
 from generation.media.sound import integrated_loudness, normalise_loudness, true_peak
 
+pytestmark = pytest.mark.full_size
+
 ROOT = Path(__file__).resolve().parents[3]
 Sound = npt.NDArray[np.float32]
 Pictures = npt.NDArray[np.uint8]
