@@ -32,13 +32,14 @@ endef
 # Checks print in the order in which they are listed, pytest last.
 .NOTPARALLEL:
 
-.PHONY: help demo manage admin test lint bench-site bench-ratings bench-coverage bench-gate bench-worker bench-gpu bench-blind venv venv-dev venv-bench chromium
+.PHONY: help demo manage admin test test-fast lint bench-site bench-ratings bench-coverage bench-gate bench-worker bench-gpu bench-blind venv venv-dev venv-bench chromium
 
 help:
 	@echo "make demo    run the arena at http://127.0.0.1:$(PORT)   (PORT=8000 VOTERS=300)"
 	@echo "make admin   make an account for /admin/ of the running demo"
 	@echo "make manage ARGS='load_catalogue'   a management command on the running demo"
 	@echo "make test    set up what the tests need and run every check   (PROCESSES=2)"
+	@echo "make test-fast  only tests without the whole product, the browser and torch"
 	@echo "make lint    the checks that need no database and no browser"
 	@echo "make bench-site  what the pages cost as votes grow"
 	@echo "make bench-blind     can a voter's machine tell versions apart              (ARGS='--quick')"
@@ -60,6 +61,10 @@ admin: venv
 
 test: venv-dev chromium lint
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(PROCESSES)
+
+# Without the whole product, the browser and torch: for after each change.
+test-fast: venv-dev
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(PROCESSES) --ignore tests/whole -m "not browser and not torch"
 
 bench-site: venv-bench
 	$(PY) -m bench.site

@@ -23,6 +23,8 @@ from generation.backends.scenes.renderer import (
     render_sound,
 )
 
+pytestmark = pytest.mark.torch
+
 SENTENCE = "a big red star bounces at night"
 
 

@@ -27,6 +27,8 @@ from generation.rendering.queue import queue_clips
 from generation.rendering.render import render_claimed
 from tests.generation.tiny_clips import SQUARE, ignore, same, tiny, wish
 
+pytestmark = pytest.mark.torch
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WIDE = Image.new("RGB", (160, 90))
 WAN, WAN_IMAGE = "WanPipeline", "WanImageToVideoPipeline"

@@ -15,6 +15,8 @@ from generation.media.masters import RawClip
 from generation.rendering.model_cache import WARM
 from tests.generation.tiny_clips import SQUARE, ignore, same, tiny, wish
 
+pytestmark = pytest.mark.torch
+
 SAMPLE_RATE = 16_000
 # HunyuanVideo takes no length of its text; Kandinsky's template alone has several hundred bytes.
 LONG = {"num_inference_steps": 2, "max_sequence_length": 1000}

@@ -8,6 +8,8 @@ import pytest
 
 from bench import gpu
 
+pytestmark = pytest.mark.torch
+
 
 def test_without_a_gpu_it_says_so() -> None:
     import torch

@@ -23,6 +23,8 @@ from generation.rendering.queue import queue_clips
 from generation.rendering.render import render_claimed
 from tests.generation.tiny_clips import ignore, same, tiny, wish
 
+pytestmark = pytest.mark.torch
+
 # A heartbeat comes over a connection of its own, which must see the clip.
 in_the_open = pytest.mark.django_db(transaction=True)
 WAN = "WanPipeline"

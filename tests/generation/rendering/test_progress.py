@@ -366,6 +366,7 @@ def aside(work: Callable[[], object]) -> None:
         pool.submit(run).result()
 
 
+@pytest.mark.browser
 @pytest.mark.django_db(transaction=True)
 def test_it_refreshes_itself_and_fits_every_screen(
     live_server, admin_client: Client, a_busy_site: tuple[Version, ...]
