@@ -9,7 +9,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, ProgrammingError, connection
 
 from arena.ledger import LEDGER_TABLES
-from generation.media.storage import probe_storage
+from generation.media.folder import MediaFolder
+from generation.media.storage import media_storage, probe_storage
 
 
 @register()
@@ -56,6 +57,22 @@ def snapshot_key_is_whole(**_: Any) -> list[CheckMessage]:
             id="photofinish.E007",
         )
     ]
+
+
+@register()
+def the_proxy_finds_the_media(**_: Any) -> list[CheckMessage]:
+    address = settings.ACCEL_REDIRECT
+    if not address:
+        return []
+    if not isinstance(media_storage(), MediaFolder):
+        said = "ACCEL_REDIRECT is set, and the media are not in a folder that the proxy could read."
+        hint = "Leave ACCEL_REDIRECT out: the site passes on what is in an object store."
+    elif not re.fullmatch(r"/([\w.-]+/)+", address, re.ASCII):
+        said = f"ACCEL_REDIRECT is “{address}”, which is no address of a location."
+        hint = "Set it to the internal location of deploy/nginx.conf, /stored-media/."
+    else:
+        return []
+    return [Error(said, hint=hint, id="photofinish.E015")]
 
 
 @register(Tags.database)

@@ -230,6 +230,9 @@ STORAGES = {
     "default": storage(MEDIA_STORAGE),
     "staticfiles": {"BACKEND": "arena.staticfiles.Storage"},
 }
+# Address of the proxy's internal location that sends files of the media folder, or empty: the site
+# sends them itself.
+ACCEL_REDIRECT = env.str("ACCEL_REDIRECT", default="")
 # Where workers make their files before these are stored; swept of what dead workers left.
 SCRATCH = env.str("SCRATCH", default=str(BASE_DIR / ".local" / "scratch"))
 # With fewer bytes free in the media folder or in SCRATCH what writes waits: a few workers at a

@@ -21,7 +21,7 @@ from arena.models import Battle
 from generation.catalogue.categories import Category
 from generation.media.profile import PROFILE
 from generation.media.storage import media_storage
-from generation.models import Clip, ClipState, ReferenceImage
+from generation.models import Clip, ClipState, ReferenceImage, StoragePause
 from generation.rendering import sweep
 from generation.rendering.claims import claim_clip
 from generation.rendering.queue import queue_clips
@@ -295,7 +295,7 @@ def test_what_is_stored_is_looked_at_before_a_clip_is_ready(
     assert store.buckets["clips"].keys() == {  # of what was stored nothing is left
         key for key in store.buckets["clips"] if not key.startswith("arena/clips/")
     }
-    Clip.objects.update(next_try_at=None)
+    StoragePause.objects.update(try_at=Now())
     again = claim_clip("test")
     assert again is not None
     store.bytes_read = 0
