@@ -96,6 +96,7 @@ def complaints() -> list[str]:
     return [message.msg for message in messages if message.id == "photofinish.W014"]
 
 
+@pytest.mark.full_size
 def test_a_full_media_disk_keeps_the_night_s_queue(
     queued: list[Clip],
     small_disk: Path,
@@ -141,6 +142,7 @@ def test_a_full_media_disk_keeps_the_night_s_queue(
     assert complaints() == []
 
 
+@pytest.mark.full_size
 def test_a_full_disk_of_a_worker_is_its_own(
     queued: list[Clip], small_disk: Path, fill: Callable[[int], None], settings
 ) -> None:
