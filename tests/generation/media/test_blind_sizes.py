@@ -21,8 +21,6 @@ from generation.media.profile import PROFILE, EncodingError, is_off_format
 from generation.media.reading import probe
 from generation.media.renditions import RenditionFacts, encode_rendition
 
-pytestmark = pytest.mark.full_size
-
 Pictures = npt.NDArray[np.uint8]
 Sound = npt.NDArray[np.float32]
 RATE = 48_000
@@ -86,7 +84,9 @@ def outside(content: bytes) -> tuple[int, str]:
     return len(content), hashlib.sha256(content[:before]).hexdigest()
 
 
-@pytest.mark.parametrize("sounding", [False, True])
+@pytest.mark.parametrize(
+    "sounding", [False, pytest.param(True, marks=pytest.mark.full_size)], ids=["silent", "sounding"]
+)
 def test_files_of_unlike_clips_differ_only_in_pictures_and_sound(
     tmp_path: Path, sounding: bool
 ) -> None:
@@ -103,7 +103,7 @@ def test_files_of_unlike_clips_differ_only_in_pictures_and_sound(
     assert len({outside(video) for video, _, _ in files.values()}) == 1
     assert len({len(poster) for _, poster, _ in files.values()}) == 1
     assert len({poster[: poster.index(b"\xff\xda")] for _, poster, _ in files.values()}) == 1
-    key, other = PROFILE.packet_sizes(1280, 720)
+    key, other = PROFILE.packet_sizes(*profile.canvas_of("16:9"))
     for name in files:
         with av.open(str(tmp_path / f"{name}.mp4")) as media:
             sizes = [p.size for p in media.demux(video=0) if p.size]
@@ -114,6 +114,7 @@ def test_files_of_unlike_clips_differ_only_in_pictures_and_sound(
         assert heard == ({PROFILE.sound_packet} if sounding else set())
 
 
+@pytest.mark.full_size
 def test_layout_stays_the_same_beyond_the_muxers_chunks(tmp_path: Path) -> None:
     # Five seconds are several megabytes, at each of which the muxer starts a new chunk.
     one, _, _ = made(tmp_path, "flat", flat(40), 8, silence(5), seconds=5)
@@ -135,6 +136,7 @@ def test_every_rendition_of_a_prompt_is_cut_to_the_same_moment(
     assert len(lengths) == 1
 
 
+@pytest.mark.full_size
 def test_a_busy_picture_is_still_right(tmp_path: Path) -> None:
     rows, columns = np.mgrid[0:360, 0:640] / 8
     frames = np.stack(
@@ -288,6 +290,7 @@ def test_a_poster_is_filled_up_after_its_end() -> None:
 # --- off-format ----------------------------------------------------------------------------------
 
 
+@pytest.mark.full_size
 @pytest.mark.parametrize(
     ("frames", "fps", "size", "aspect", "far"),
     [

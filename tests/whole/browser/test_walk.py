@@ -205,6 +205,7 @@ def test_without_javascript(demo: RunningDemo, browser: Browser) -> None:
     context.close()
 
 
+@pytest.mark.parametrize("context", [DESKTOP], indirect=True)
 def test_an_empty_page_finds_new_clips_by_itself(demo: RunningDemo, page: Page) -> None:
     demo.wait_for_all_clips()
     start_voting(page, f"{demo.site}/vote/i2v-silent/")
@@ -227,6 +228,7 @@ def test_an_empty_page_finds_new_clips_by_itself(demo: RunningDemo, page: Page) 
 def test_a_panel_member_judges_and_marks_a_defect(
     demo: RunningDemo, page: Page, members: list[str]
 ) -> None:
+    page.clock.install()
     page.goto(f"{demo.site}/panel/{members.pop()}/")
     assert fits(page)
     expect(page.locator("main")).to_contain_text("Look twice.")
@@ -256,7 +258,8 @@ def test_a_panel_member_judges_and_marks_a_defect(
     expect(page.locator("[data-empty-form]")).to_be_hidden()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.wait_for_timeout(7000)  # an empty page asks after 5 s, unless the voter is done
+    page.clock.run_for(7000)  # an empty page asks after 5 s, unless the voter is done
+    page.wait_for_load_state("networkidle")
     assert asked == []
 
 
