@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 FILL = """
 UPDATE ratings_assessment SET
-    exclusions_seen = last_exclusion_id, schema = (findings ->> 'schema')::smallint;
+    exclusions_seen = last_exclusion_id, schema = coalesce((findings ->> 'schema')::smallint, 0);
 UPDATE ratings_delivery SET next_try_at = NULL, error = 'It had no body yet when the site changed.'
 WHERE body = '';
 UPDATE ratings_storedplan SET facts = facts || '{"measured_seconds": 604800}';

@@ -129,7 +129,8 @@ def test_pairs_that_are_left_come_in_proportion_to_their_chances(four: list[Vers
 def test_what_a_draw_costs_does_not_grow_with_the_versions(
     make_version: Callable[..., Version], make_voter: Callable[..., tuple[Client, Any]]
 ) -> None:
-    """One of the pairs, by an index; of versions none, and of clips those of that pair."""
+    """Of 780 pairs as many rows as of 10; of versions none, and of clips those of that pair. In
+    tables as small as those of five versions the database may read all."""
     prompt_set, costs = make_prompt_set(PROMPTS), []
     for before, wanted in ((0, 5), (5, 40)):
         for number in range(before, wanted):
@@ -141,10 +142,10 @@ def test_what_a_draw_costs_does_not_grow_with_the_versions(
     few, many = costs
     assert len(many.queries) == len(few.queries)
     for cost in costs:
-        assert cost.rows["arena_pairchance"] == 1, cost.rows
+        assert cost.rows["arena_pairchance"] <= 10, cost.rows
         assert cost.rows["generation_version"] == 0, cost.rows
-        assert cost.rows["generation_clip"] <= 2 * PROMPTS + 10, cost.rows
-        assert cost.rows.total() <= 2 * PROMPTS + 100, cost.rows
+        assert cost.rows["generation_clip"] <= 5 * PROMPTS + 20, cost.rows
+        assert cost.rows.total() <= 5 * PROMPTS + 200, cost.rows
 
 
 def change_version(version: Version, **fields: object) -> None:
