@@ -1,5 +1,6 @@
 """Chromium of this machine, without a window."""
 
+import os
 import shutil
 from collections.abc import Iterator
 
@@ -17,8 +18,11 @@ SYSTEM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
+    # Its loop runs in this thread for as long as it is open, and Django would refuse to be asked.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     path = next((found for name in SYSTEM if (found := shutil.which(name))), None)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
+    del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
