@@ -198,6 +198,8 @@ def test_too_little_room_is_found_before_anything_is_made(
     queued: list[Clip], settings, media: Path, admin_client: Client
 ) -> None:
     settings.MEDIA_MIN_FREE = 10**18
+    assert "MEDIA_MIN_FREE" in complaints()[0]
+    assert pauses_now() == []  # a check decides nothing
     assert render_next() is None
     assert not (media / "clips").exists()
     [pause] = pauses_now()
