@@ -230,11 +230,10 @@ def storage_answers(**_: Any) -> list[CheckMessage]:
 
 @register(Tags.database, deploy=True)
 def nothing_is_paused(**_: Any) -> list[CheckMessage]:
-    from generation.media.pauses import pauses_now, why_paused
+    from generation.media.pauses import pauses_now, why_too_full
 
     try:
-        found = why_paused(scratch=False)
-        reasons = [pause.reason for pause in pauses_now()] or [found] * bool(found)
+        reasons = [pause.reason for pause in pauses_now()] or list(filter(None, [why_too_full()]))
     except (OperationalError, ProgrammingError, ImproperlyConfigured):
         return []  # no database, as another check says, or no tables yet
     return [

@@ -237,7 +237,7 @@ ACCEL_REDIRECT = env.str("ACCEL_REDIRECT", default="")
 SCRATCH = env.str("SCRATCH", default=str(BASE_DIR / ".local" / "scratch"))
 # With fewer bytes free in the media folder or in SCRATCH what writes waits: a few workers at a
 # minute of 4K each need so much.
-MEDIA_MIN_FREE = env.int("MEDIA_MIN_FREE", default=10**9)
+MEDIA_MIN_FREE = env.int("MEDIA_MIN_FREE", default=10**8 if DEMO else 10**9)
 # Where refits keep their copy of the ledger's votes; it can be deleted at any time.
 LEDGER_COPY = env.str("LEDGER_COPY", default=str(BASE_DIR / ".local" / "ledger-copy"))
 STATIC_URL = "static/"

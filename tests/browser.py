@@ -1,5 +1,6 @@
 """Chromium of this machine, without a window."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +18,14 @@ SYSTEM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable
 
 @contextmanager
 def running_browser() -> Iterator[Browser]:
-    """While it runs Django's database is out of this thread's reach: close it soon."""
     path = next((found for name in SYSTEM if (found := shutil.which(name))), None)
+    # Its loop runs in this thread for as long as it is open, and Django would refuse to be asked.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
+    del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
 
 
 def fits(page: Page) -> bool:

@@ -52,6 +52,7 @@ class S3Fault:
     code: str = ""  # of REASONS
     method: str = ""  # any
     missing_bytes: int = 0  # of the right answer, at its end: the connection breaks there
+    spoilt: bool = False  # it keeps other bytes than were sent
     forgotten_bytes: int = 0  # of what was sent, at its end: the store answers well and loses them
 
 
@@ -113,6 +114,7 @@ class ObjectStorage:
                 if fault.code:
                     raise S3Error(fault.code)
                 kept = request.body[: len(request.body) - fault.forgotten_bytes]
+                kept = kept[::-1] if fault.spoilt else kept
                 return self._answer(replace(request, body=kept)), fault.missing_bytes
             except S3Error as error:
                 body = f"<Error><Code>{error.code}</Code><Message>As asked.</Message></Error>"

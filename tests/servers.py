@@ -48,6 +48,7 @@ def _start(home: Path) -> None:
 
 os.environ.setdefault("SECRET_KEY", "only for tests, and long enough that no check objects to it")
 os.environ["DEBUG"] = "1"
+os.environ["MEDIA_MIN_FREE"] = "0"  # nobody's tests wait for room on a disk
 os.environ["HOSTED_PRIVATE"] = "1"  # services that stand in listen on this machine
 HOME = _home()
 # Tests' own folders go with it.

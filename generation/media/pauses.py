@@ -81,6 +81,11 @@ def why_paused(scratch: bool = True) -> str:
     return ""
 
 
+def why_too_full() -> str:
+    """Why the media storage should take nothing, by what it has free; nothing if it has room."""
+    return _media().why_too_full()
+
+
 def pauses_now() -> list[StoragePause]:
     """What is paused, as was found last."""
     return list(StoragePause.objects.filter(ended_at=None))

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from generation.media.profile import SiteFault
 
 READ_BYTES_AT_ONCE = 64 * 1024
 PROBE_BYTES = 1 << 20
+READ_BACK_AT_MOST = 64 << 20  # bytes; more than any rendition has, and most masters
 # Errors of a folder that say something of a name, and nothing of the files of other names.
 OF_NAMES = (errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOTDIR)
 
@@ -71,23 +73,30 @@ def media_storage() -> MediaStorage:
 def store_whole(name: str, file: Path) -> str:
     """Store a file of ours and look at what is kept; returns its name there.
 
-    Its size is asked for, and it is read back. Raises StorageRefuses if another file is kept.
+    Its size is asked for, and unless it is large it is read back. Raises StorageRefuses if another
+    file is kept.
     """
-    storage = media_storage()
+    storage, size = media_storage(), file.stat().st_size
     with file.open("rb") as source:
         stored = storage.save(name, File(source, file.name))
-        source.seek(0)
-        given, size = hashlib.file_digest(source, "sha256"), file.stat().st_size
-    kept, found = storage.size(stored), hashlib.sha256()
-    if kept == size:
-        for piece in storage.read_part(stored, 0, size):
-            found.update(piece)
-    if kept != size or found.digest() != given.digest():
+        kept = storage.size(stored)
+        why = ""
+        if kept != size:
+            why = f"The media storage kept {kept} of {size} bytes of the file {stored}."
+        elif size <= READ_BACK_AT_MOST and not _is_kept(stored, source):
+            why = f"The media storage kept other bytes than it was given as the file {stored}."
+    if why:
         storage.delete(stored)
-        raise StorageRefuses(
-            f"The media storage did not keep {stored} as it was given: {kept} of {size} bytes."
-        )
+        raise StorageRefuses(why)
     return stored
+
+
+def _is_kept(name: str, source: BufferedReader) -> bool:
+    source.seek(0)
+    given, found = hashlib.file_digest(source, "sha256"), hashlib.sha256()
+    for piece in media_storage().read_part(name, 0, source.tell()):
+        found.update(piece)
+    return found.digest() == given.digest()
 
 
 def probe_storage() -> None:

@@ -4,6 +4,7 @@ import errno
 import io
 import logging
 import os
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -15,6 +16,7 @@ import pytest
 from django.core.checks import run_checks
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Now
 from django.test import Client
@@ -53,12 +55,6 @@ from tests.object_storage import ObjectStorage, S3Fault
 pytestmark = pytest.mark.django_db
 
 MANIFEST = "file,version,prompt,category\na.mp4,rival,few-1,t2v-silent\n"
-
-
-@pytest.fixture(autouse=True)
-def least(settings) -> None:
-    """Tests have small disks."""
-    settings.MEDIA_MIN_FREE = 0
 
 
 @pytest.fixture
@@ -200,6 +196,8 @@ def test_too_little_room_is_found_before_anything_is_made(
     queued: list[Clip], settings, media: Path, admin_client: Client
 ) -> None:
     settings.MEDIA_MIN_FREE = 10**18
+    assert "MEDIA_MIN_FREE" in complaints()[0]
+    assert pauses_now() == []  # a check decides nothing
     assert render_next() is None
     assert not (media / "clips").exists()
     [pause] = pauses_now()
@@ -414,13 +412,28 @@ class TestThePause:
         self.refuse()
         assert [pause.times for pause in pauses_now()] == [1]
 
-    def test_is_looked_at_by_one(self) -> None:
+    @pytest.mark.django_db(transaction=True)
+    def test_is_looked_at_by_one(self, store: ObjectStorage) -> None:
         """The others wait for what it finds."""
-        self.refuse()
+        with pytest.raises(StorageRefuses), pausing():
+            raise StorageRefuses("The media storage is full.")
         time_passes()
-        taken = StoragePause.objects.filter(try_at__lte=Now())
-        assert taken.update(try_at=Now() + timedelta(seconds=30)) == 1  # by another process
-        assert why_paused() != ""
+        start, found = threading.Barrier(6), []
+
+        def look() -> None:
+            start.wait()
+            found.append(why_paused())
+            connection.close()
+
+        threads = [threading.Thread(target=look) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [one.method for one in store.requests].count("PUT") == 1
+        assert set(found) <= {"", "The media storage is full."}
+        assert "" in found
+        assert pauses_now() == []
 
     def test_of_a_machine_that_is_gone_is_forgotten(self) -> None:
         self.refuse()
