@@ -120,7 +120,7 @@ def key(demo: RunningDemo, tmp_path_factory: pytest.TempPathFactory) -> str:
     prompts = tmp_path_factory.mktemp("night") / "last-night.toml"
     prompts.write_text(PROMPTS)
     demo.manage("load_prompts", str(prompts))
-    scopes = ("--scope", "read", "experiments", "versions")
+    scopes = [f"--scope={scope}" for scope in ("read", "experiments", "versions")]
     key = demo.manage("token", "new", "night", *scopes).split()[-1]
     enter(demo, key, "night-a", "colt-2-fast")
     enter(demo, key, "night-b", "colt-2-fast")

@@ -99,39 +99,6 @@ def counted(demo: RunningDemo) -> int:
     return sum(requests.get(board, timeout=10).json()["votes"] for board in boards)
 
 
-def test_ten_votes_with_keys(demo: RunningDemo, page: Page) -> None:
-    demo.wait_for_all_clips()
-    before = counted(demo)
-    start_voting(page, demo.site)
-    names = set()
-    for number, key in enumerate(ANSWERS, start=1):
-        ready_to_vote(page)
-        assert fits(page)
-        hidden = page.locator("[data-nameplate=a]")
-        expect(hidden).to_be_hidden()
-        page.keyboard.press(key)
-        state(page, "revealed")
-        for side in ("a", "b"):
-            plate = page.locator(f"[data-nameplate={side}] .plate-name")
-            expect(plate).to_be_visible()
-            names.add(plate.inner_text())
-        for count in page.locator("[data-my-votes]").all():  # above the clips and in the footer
-            expect(count).to_have_text(str(number))
-            expect(count).to_be_visible()
-        page.keyboard.press("n")
-    assert len(names) >= 2
-    assert all(re.match(r"(Scenes|Colt)", name) for name in names)
-    demo.wait_for("the refit", lambda: counted(demo) == before + len(ANSWERS))
-    page.goto(f"{demo.site}/leaderboards/")
-    assert fits(page)
-    for value in Category.values:
-        page.goto(f"{demo.site}/leaderboards/{value}/")
-        assert fits(page)
-        board = requests.get(f"{demo.site}/leaderboards/{value}.json", timeout=10).json()
-        if board["votes"]:
-            expect(page.locator(".facts li").first).to_contain_text(str(board["votes"]))
-
-
 def test_both_clips_really_play_together(demo: RunningDemo, page: Page) -> None:
     start_voting(page, f"{demo.site}/vote/")
     ready_to_vote(page)
@@ -203,26 +170,6 @@ def test_without_javascript(demo: RunningDemo, browser: Browser) -> None:
     page.get_by_role("button", name="Skip this pair").click()
     expect(page.locator("button[name=choice]")).to_have_count(4)
     context.close()
-
-
-@pytest.mark.parametrize("context", [DESKTOP], indirect=True)
-def test_an_empty_page_finds_new_clips_by_itself(demo: RunningDemo, page: Page) -> None:
-    demo.wait_for_all_clips()
-    start_voting(page, f"{demo.site}/vote/i2v-silent/")
-    while page.locator("[data-arena]").get_attribute("data-state") != "empty":
-        ready_to_vote(page)
-        page.keyboard.press("s")
-        expect(page.locator("[data-arena]")).to_have_attribute(
-            "data-state", re.compile("watching|empty"), timeout=60_000
-        )
-        page.wait_for_timeout(200)
-    known = "SELECT count(DISTINCT prompt_id) FROM generation_clip WHERE category = 'i2v-silent'"
-    prompts = demo.sql(known)[0][0]
-    demo.manage(
-        "render", "--category", "i2v-silent", "--limit", str(prompts + 1), "--no-wait",
-        "--version-slug", "scenes-reference", "scenes-stutter",
-    )  # fmt: skip
-    ready_to_vote(page)
 
 
 def test_a_panel_member_judges_and_marks_a_defect(
@@ -347,3 +294,59 @@ def test_an_experiment_is_watched_without_losing_the_place(
     expect(marks.locator("summary")).to_be_focused()
     assert page.evaluate("window.kept")
     assert fits(page)
+
+
+# What follows needs all clips of the demo; they are made meanwhile.
+
+
+def test_ten_votes_with_keys(demo: RunningDemo, page: Page) -> None:
+    demo.wait_for_all_clips()
+    before = counted(demo)
+    start_voting(page, demo.site)
+    names = set()
+    for number, key in enumerate(ANSWERS, start=1):
+        ready_to_vote(page)
+        assert fits(page)
+        hidden = page.locator("[data-nameplate=a]")
+        expect(hidden).to_be_hidden()
+        page.keyboard.press(key)
+        state(page, "revealed")
+        for side in ("a", "b"):
+            plate = page.locator(f"[data-nameplate={side}] .plate-name")
+            expect(plate).to_be_visible()
+            names.add(plate.inner_text())
+        for count in page.locator("[data-my-votes]").all():  # above the clips and in the footer
+            expect(count).to_have_text(str(number))
+            expect(count).to_be_visible()
+        page.keyboard.press("n")
+    assert len(names) >= 2
+    assert all(re.match(r"(Scenes|Colt)", name) for name in names)
+    demo.wait_for("the refit", lambda: counted(demo) == before + len(ANSWERS))
+    page.goto(f"{demo.site}/leaderboards/")
+    assert fits(page)
+    for value in Category.values:
+        page.goto(f"{demo.site}/leaderboards/{value}/")
+        assert fits(page)
+        board = requests.get(f"{demo.site}/leaderboards/{value}.json", timeout=10).json()
+        if board["votes"]:
+            expect(page.locator(".facts li").first).to_contain_text(str(board["votes"]))
+
+
+@pytest.mark.parametrize("context", [DESKTOP], indirect=True)
+def test_an_empty_page_finds_new_clips_by_itself(demo: RunningDemo, page: Page) -> None:
+    demo.wait_for_all_clips()
+    start_voting(page, f"{demo.site}/vote/i2v-silent/")
+    while page.locator("[data-arena]").get_attribute("data-state") != "empty":
+        ready_to_vote(page)
+        page.keyboard.press("s")
+        expect(page.locator("[data-arena]")).to_have_attribute(
+            "data-state", re.compile("watching|empty"), timeout=60_000
+        )
+        page.wait_for_timeout(200)
+    known = "SELECT count(DISTINCT prompt_id) FROM generation_clip WHERE category = 'i2v-silent'"
+    prompts = demo.sql(known)[0][0]
+    demo.manage(
+        "render", "--category", "i2v-silent", "--limit", str(prompts + 1), "--no-wait",
+        "--version-slug", "scenes-reference", "scenes-stutter",
+    )  # fmt: skip
+    ready_to_vote(page)
