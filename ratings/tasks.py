@@ -1,4 +1,7 @@
-"""The refits, which beat asks for again and again, and the thinning of what they leave."""
+"""The refits, which beat asks for again and again, and the thinning of what they leave.
+
+Every worker imports this module, and few compute: SciPy comes with the first task that needs it.
+"""
 
 import logging
 from collections.abc import Callable
@@ -9,13 +12,9 @@ from celery.exceptions import SoftTimeLimitExceeded
 from arena.models import Experiment
 from generation.catalogue.categories import Category
 from generation.messages import limited_to
-from ratings.boards.refit import refit_if_behind
 from ratings.boards.thin import delete_old_snapshots
-from ratings.experiments.assessment import assess, assess_if_behind, changed_experiments
-from ratings.experiments.planning import compute_waiting_plans
 from ratings.experiments.plans import delete_old_plans
 from ratings.pipeline.webhooks import send_due
-from ratings.robustness.report import write_report_if_due
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +26,8 @@ BOARDS_SECONDS_AT_MOST = 3600  # of all categories, with millions of votes
 @shared_task(**limited_to(BOARDS_SECONDS_AT_MOST))
 def refit_changed() -> list[str]:
     """Refit what has new votes or exclusions; returns the categories."""
+    from ratings.boards.refit import refit_if_behind
+
     return _each_category(refit_if_behind)
 
 
@@ -34,6 +35,8 @@ def refit_changed() -> list[str]:
 def write_robustness_reports() -> list[str]:
     """Write robustness reports, with slices, where the ledger has changed enough; returns the
     categories."""
+    from ratings.robustness.report import write_report_if_due
+
     return _each_category(write_report_if_due)
 
 
@@ -60,6 +63,8 @@ def send_verdicts() -> int:
 @shared_task(**limited_to(CONTROL_SECONDS_AT_MOST))
 def assess_changed() -> list[str]:
     """Judge the experiments that have new votes, exclusions or defects; returns their ids."""
+    from ratings.experiments.assessment import assess_if_behind, changed_experiments
+
     done = []
     for experiment in changed_experiments():
         try:
@@ -75,12 +80,16 @@ def assess_changed() -> list[str]:
 @shared_task(**limited_to(CONTROL_SECONDS_AT_MOST))
 def assess_experiment(experiment_id: str) -> None:
     """Judge one experiment at once, a cancelled one too: somebody excluded a voter on its page."""
+    from ratings.experiments.assessment import assess
+
     assess(Experiment.objects.get(pk=experiment_id))
 
 
 @shared_task(**limited_to(CONTROL_SECONDS_AT_MOST))
 def compute_plans() -> int:
     """Compute the plans that pages and the API wait for; returns how many."""
+    from ratings.experiments.planning import compute_waiting_plans
+
     return compute_waiting_plans()
 
 

@@ -34,9 +34,20 @@ SHARE_THE_DEMO = (
     "tests/whole/test_regression.py",
     "tests/whole/test_true_order.py",
 )
+# Importing torch and diffusers takes seconds: one process does so.
+SHARE_TORCH = (
+    "tests/generation/backends/test_colt.py",
+    "tests/generation/backends/test_diffusers_backend.py",
+    "tests/generation/backends/test_diffusers_families.py",
+    "tests/generation/backends/test_open_models.py",
+    "tests/generation/rendering/test_gpu_bench.py",
+    "tests/generation/rendering/test_model_cache.py",
+)
 LONGEST = (
     *SHARE_THE_DEMO,
     "tests/whole/faults/test_kill_at_each_stage.py",
+    *SHARE_TORCH,
+    "tests/generation/hosted/test_money.py",
     "tests/whole/faults/test_worker.py",
 )
 
@@ -72,14 +83,15 @@ def _allow_truncate(connection, **_: object) -> None:
 
 
 class ByFile(LoadFileScheduling):
-    """In several processes (`pytest -n 2`) a file stays in one, and so do those with the demo.
+    """In several processes a file stays in one; so do those with the demo, and those with torch.
 
     By name, as pytest-xdist 3.8 loses its own groups with pytest 9.2.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return "demo" if file in SHARE_THE_DEMO else file
+        groups = {"demo": SHARE_THE_DEMO, "torch": SHARE_TORCH}
+        return next((name for name, files in groups.items() if file in files), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:

@@ -1,4 +1,7 @@
-"""Sound as voters hear it: its loudness, and a limiter for its peaks."""
+"""Sound as voters hear it: its loudness, and a limiter for its peaks.
+
+SciPy comes with the first sound: workers without one start sooner, and take less memory.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import minimum_filter1d, uniform_filter1d
-from scipy.signal import lfilter, resample_poly
 
 from generation.media import profile
 
@@ -61,6 +62,8 @@ def integrated_loudness(samples: Samples) -> float | None:
     round the end: otherwise a sound in the last moments of a clip would hardly be counted, and a
     clip shorter than a block could not be measured.
     """
+    from scipy.signal import lfilter
+
     block, hop = profile.PROFILE.sample_rate * 4 // 10, profile.PROFILE.sample_rate // 10
     looped = np.resize(samples, (len(samples) + block, 2)).astype(np.float64)
     for numerator, denominator in K_WEIGHTING_48K:
@@ -86,12 +89,16 @@ def true_peak(samples: Samples) -> float:
 
 def _oversampled_peaks(samples: Samples) -> npt.NDArray[np.float64]:
     """For each sample the largest magnitude of any channel up to the next sample."""
+    from scipy.signal import resample_poly
+
     fine = np.abs(resample_poly(samples.astype(np.float64), 4, 1, axis=0))
     return cast(npt.NDArray[np.float64], fine.reshape(len(samples), -1).max(axis=1))
 
 
 def _limit_peaks(samples: Samples) -> Samples:
     """Turn the sound down around each peak above the ceiling, smoothly, looking ahead."""
+    from scipy.ndimage import minimum_filter1d, uniform_filter1d
+
     ceiling = 10 ** (profile.PROFILE.true_peak / 20)
     needed = ceiling / np.maximum(_oversampled_peaks(samples), ceiling)
     if needed.min() >= 1.0:

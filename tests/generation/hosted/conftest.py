@@ -16,7 +16,7 @@ from tests.generation.imports.test_import_clips import film
 @pytest.fixture(scope="module")
 def clip_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     made = tmp_path_factory.mktemp("made") / "made.mp4"
-    return film(made, seconds=2, sound=True).read_bytes()
+    return film(made, seconds=1, sound=True).read_bytes()
 
 
 @pytest.fixture(params=STAND_INS, ids=lambda kind: kind.backend)

@@ -254,11 +254,11 @@ def test_an_unknown_prompt_set_is_a_sentence(db) -> None:
 WORKER = """
 import sys
 import arena.celery, arena.wsgi, arena.tasks, generation.tasks, ratings.tasks
-print([m for m in ("torch", "diffusers", "transformers") if m in sys.modules])
+print([m for m in ("torch", "diffusers", "transformers", "scipy") if m in sys.modules])
 """
 
 
-def test_a_worker_loads_torch_only_when_it_renders() -> None:
+def test_a_worker_loads_torch_and_scipy_only_when_it_needs_them() -> None:
     done = subprocess.run(
         [sys.executable, "-c", WORKER], capture_output=True, text=True, check=True, timeout=120
     )

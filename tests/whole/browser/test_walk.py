@@ -99,6 +99,7 @@ def counted(demo: RunningDemo) -> int:
     return sum(requests.get(board, timeout=10).json()["votes"] for board in boards)
 
 
+@pytest.mark.parametrize("context", [PHONE], indirect=True)
 def test_both_clips_really_play_together(demo: RunningDemo, page: Page) -> None:
     start_voting(page, f"{demo.site}/vote/")
     ready_to_vote(page)
@@ -121,19 +122,7 @@ def test_both_clips_really_play_together(demo: RunningDemo, page: Page) -> None:
     assert seen[-1][1][2] > seen[0][1][2]
 
 
-def test_sound_can_be_heard_one_side_at_a_time(demo: RunningDemo, page: Page) -> None:
-    audible = "[...document.querySelectorAll('video')].map(v => !v.muted && v.volume > 0)"
-    start_voting(page, f"{demo.site}/vote/t2v-audio/")
-    ready_to_vote(page)
-    assert page.evaluate(audible) == [False, False]
-    page.get_by_role("button", name="Turn sound on").click()
-    assert page.evaluate(audible) == [True, False]
-    page.keyboard.press("b")
-    assert page.evaluate(audible) == [False, True]
-    page.keyboard.press("m")
-    assert page.evaluate(audible) == [False, False]
-
-
+@pytest.mark.parametrize("context", [DESKTOP], indirect=True)
 def test_the_next_pair_is_there_before_the_vote(demo: RunningDemo, page: Page) -> None:
     fetched: list[str] = []
     page.on("requestfinished", lambda request: fetched.append(request.url))
@@ -210,6 +199,7 @@ def test_a_panel_member_judges_and_marks_a_defect(
     assert asked == []
 
 
+@pytest.mark.parametrize("context", [PHONE], indirect=True)
 def test_a_pair_is_held_while_it_plays_and_the_page_says_when_it_is_gone(
     demo: RunningDemo, page: Page, panels: list[list[str]]
 ) -> None:
@@ -294,6 +284,21 @@ def test_an_experiment_is_watched_without_losing_the_place(
     expect(marks.locator("summary")).to_be_focused()
     assert page.evaluate("window.kept")
     assert fits(page)
+
+
+@pytest.mark.parametrize("context", [DESKTOP], indirect=True)
+def test_sound_can_be_heard_one_side_at_a_time(demo: RunningDemo, page: Page) -> None:
+    audible = "[...document.querySelectorAll('video')].map(v => !v.muted && v.volume > 0)"
+    demo.wait_for("clips with sound", lambda: demo.health()["votable"]["t2v-audio"])
+    start_voting(page, f"{demo.site}/vote/t2v-audio/")
+    ready_to_vote(page)
+    assert page.evaluate(audible) == [False, False]
+    page.get_by_role("button", name="Turn sound on").click()
+    assert page.evaluate(audible) == [True, False]
+    page.keyboard.press("b")
+    assert page.evaluate(audible) == [False, True]
+    page.keyboard.press("m")
+    assert page.evaluate(audible) == [False, False]
 
 
 # What follows needs all clips of the demo; they are made meanwhile.

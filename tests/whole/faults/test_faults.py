@@ -14,7 +14,7 @@ from tests.whole.demo import PATIENCE, RunningDemo, kill, postmaster, processes
 DATA = re.compile(r'battle-data" type="application/json">(.*?)</script>', re.S)
 # Two slow versions: enough to be caught at it, and soon done.
 RENDER = (
-    "render", "--prompt-set", "scenes", "--category", "t2v-silent", "t2v-audio",
+    "render", "--prompt-set", "scenes", "--category", "t2v-silent",
     "--version-slug", "colt-2", "colt-2-hd", "--no-wait", "--limit",
 )  # fmt: skip
 RENDERING = "SELECT id, fence, attempts FROM generation_clip WHERE state = 'rendering'"
