@@ -39,7 +39,7 @@ help:
 	@echo "make admin   make an account for /admin/ of the running demo"
 	@echo "make manage ARGS='load_catalogue'   a management command on the running demo"
 	@echo "make test    set up what the tests need and run every check   (PROCESSES=2)"
-	@echo "make test-fast  only tests without the whole product, the browser and torch"
+	@echo "make test-fast  only the quick ones: no whole product, browser, torch"
 	@echo "make lint    the checks that need no database and no browser"
 	@echo "make bench-site  what the pages cost as votes grow"
 	@echo "make bench-blind     can a voter's machine tell versions apart              (ARGS='--quick')"
@@ -62,9 +62,10 @@ admin: venv
 test: venv-dev chromium lint
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(PROCESSES)
 
-# Without the whole product, the browser and torch: for after each change.
+# Without the whole product, the browser, torch and what is marked slow: for after each change.
 test-fast: venv-dev
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(PROCESSES) --ignore tests/whole -m "not browser and not torch"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(PROCESSES) --ignore tests/whole \
+		-m "not browser and not torch and not slow and not full_size"
 
 bench-site: venv-bench
 	$(PY) -m bench.site

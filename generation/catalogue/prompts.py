@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -186,13 +187,10 @@ def _read_prompt(
 def _shipped_image(path: Path, name: str, text: str, key: str) -> ReferenceImage:
     shipped = ReferenceImage.Source.SHIPPED
     if name == SCENE_IMAGE:
-        from generation.backends.scenes.renderer import first_frame  # numpy: not on a web host
-
         try:
-            pixels = first_frame(text, parse(text), SCENE_PIXELS)
+            image = _scene_image(text)
         except NotAScene as error:
             raise CatalogueError(f"{path.name}: prompt {key}: {error}") from None
-        image = encode_image(Image.fromarray(pixels))
         return store_image(image, shipped, f"first frame of: {text}"[:200])
     file = path.parent / "images" / name
     try:
@@ -200,3 +198,10 @@ def _shipped_image(path: Path, name: str, text: str, key: str) -> ReferenceImage
     except (OSError, ImageRefused) as error:
         raise CatalogueError(f"{path.name}: prompt {key}: image {name}: {error}") from None
     return store_image(image, shipped, name)
+
+
+@lru_cache(maxsize=8)
+def _scene_image(text: str) -> CheckedImage:
+    from generation.backends.scenes.renderer import first_frame  # numpy: not on a web host
+
+    return encode_image(Image.fromarray(first_frame(text, parse(text), SCENE_PIXELS)))

@@ -26,6 +26,8 @@ from ratings.experiments.assessment import assess
 from ratings.robustness.report import write_report
 from tests.pipeline import cast, start_experiment
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SILENT = Category.T2V_SILENT
 # What a web host does not install.

@@ -31,6 +31,8 @@ from arena.local.processes import (
 from arena.local.servers import LocalServers
 from tests.servers import open_folder
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[3]
 
 # Runs in a process of its own, which the test kills.

@@ -96,6 +96,7 @@ def too_far(seen: Counter, expected: dict[tuple[int, int], float], runs: int) ->
     return sum((seen[pair] - runs * p) ** 2 / (runs * p) for pair, p in expected.items()) > 20.5
 
 
+@pytest.mark.slow
 def test_pairs_come_as_often_as_their_chances_say(four: list[Version]) -> None:
     place, rng, runs = places(four), random.Random(7), 5000
     lay_out(four)
@@ -213,6 +214,7 @@ def test_a_change_that_is_under_way_during_a_draw_is_not_missed(six: list[Versio
         assert others.submit(drawn_among).result() == {1, 2, 4}
 
 
+@pytest.mark.slow
 def test_a_refit_brings_the_chances_up_to_date(
     make_version: Callable[..., Version], make_voter: Callable[..., tuple[Client, Any]]
 ) -> None:

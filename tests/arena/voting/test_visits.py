@@ -17,7 +17,7 @@ from generation.models import Version, VersionState
 from tests.arena.voting.test_vote import JSON, battle_on
 from tests.panels import judge, make_panel, make_prompt_set, propose, sit_down, stock
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 PART = re.compile(r"<(?:(\w+):)?(\w+)>")
 ANY_OF_KIND = {"int": ["1"], "uuid": [str(uuid.UUID(int=7))], "side": ["a"]}
 

@@ -17,7 +17,7 @@ from generation.models import Clip, ClipState, HostedJob
 from tests.generation.hosted.services.test_kling import KlingStandIn
 from tests.generation.hosted.stand_in import Answer, StandIn, aged, due, work
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 # What a service does with an order that it has taken.
 FAULTS = {

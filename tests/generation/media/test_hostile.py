@@ -13,6 +13,8 @@ from generation.media.intake import MEMORY_AT_MOST, Wanted, take_in
 from generation.media.profile import EncodingError, SiteFault
 from tests.generation.media.hostile import HOSTILE, measure, muxed
 
+pytestmark = pytest.mark.slow
+
 WANTED = Wanted("16:9", 1.0, "t2v-silent", False, (8, 60), "rival-1", 16, 9)
 TAKEN = "taken in"
 EXPECTED = {

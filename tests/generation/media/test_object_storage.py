@@ -29,7 +29,7 @@ from generation.rendering.render import render_claimed
 from generation.tasks import sweep_media, withdraw_lost_clips
 from tests.object_storage import ObjectStorage, S3Fault
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 
 def battle_at(client: Client) -> dict[str, Any]:

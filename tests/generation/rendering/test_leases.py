@@ -147,6 +147,7 @@ def killed_at(point: str, meanwhile: Callable[[], None] = lambda: None) -> Itera
     yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["claimed", "working", "worked", "writing"])
 def test_the_row_of_a_killed_holder_is_claimed_again_after_its_lease(point: str, settings) -> None:
     settings.LEASE_SECONDS = 1.5
@@ -180,6 +181,7 @@ def test_a_write_that_was_finished_stays() -> None:
     assert claim(OPEN) is None
 
 
+@pytest.mark.slow
 def test_a_heartbeat_keeps_the_row_until_its_process_is_killed(settings) -> None:
     settings.LEASE_SECONDS = 1.0
     add()
@@ -339,6 +341,7 @@ def test_a_write_is_tried_until_the_database_is_back(database: Database, setting
     assert stored().state == UploadState.DONE
 
 
+@pytest.mark.slow
 def test_a_database_that_is_away_for_longer_than_a_lease_is_an_error(
     database: Database, settings
 ) -> None:

@@ -14,7 +14,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from generation.models import Model, PromptSet, Version, VersionState
 from ratings.models import Leaderboard, Standing
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 SILENT = "t2v-silent"
 NEVER_ACTIVE = [VersionState.DRAFT, VersionState.TRIAL, VersionState.PAUSED, VersionState.RETIRED]
 NOBODY = "no-such-thing"

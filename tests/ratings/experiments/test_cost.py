@@ -41,7 +41,7 @@ from tests.pipeline import cast, set_scene
 from tests.ratings.pipeline.test_api import Pipeline, make_key
 from tests.ratings.pipeline.test_gate import gate_beside_a_worker
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 FEW, MANY = 20, 1000  # blocks, of two votes each
 VOTERS = 10
 TINY = 60  # rows

@@ -284,6 +284,7 @@ def database(transactional_db: None) -> str:
     return os.environ["DATABASE_URL"].rsplit("/", 1)[0] + "/" + connection.settings_dict["NAME"]
 
 
+@pytest.mark.slow
 def test_exit_codes_are_those_of_the_verdict(versions: Versions, database: str) -> None:
     process = command("gate", *OPTIONS, "--wait", "1h", DATABASE_URL=database)
     assert process.stderr is not None
@@ -303,6 +304,7 @@ def test_exit_codes_are_those_of_the_verdict(versions: Versions, database: str) 
     assert out.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_two_at_once_wait_for_one_experiment(versions: Versions, database: str) -> None:
     """As when a pipeline starts its step twice."""
     gates = [command("gate", *OPTIONS, "--wait", "1h", DATABASE_URL=database) for _ in range(2)]
@@ -323,6 +325,7 @@ def test_two_at_once_wait_for_one_experiment(versions: Versions, database: str) 
     assert {json.loads(out)["experiment"] for out in ended} == {str(experiment.pk)}
 
 
+@pytest.mark.slow
 def test_a_lost_database_does_not_end_the_wait(versions: Versions, database: str) -> None:
     """Its connections are ended again and again, as when PostgreSQL restarts."""
     process = command("gate", *OPTIONS, "--wait", "1h", DATABASE_URL=database)

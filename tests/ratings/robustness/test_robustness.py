@@ -18,7 +18,7 @@ from ratings.models import Leaderboard, Robustness
 from ratings.robustness.report import write_report, write_report_if_due
 from ratings.tasks import thin_leaderboards, write_robustness_reports
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 SILENT = Category.T2V_SILENT
 PAGE = "/leaderboards/t2v-silent/robustness/"
 VOTERS, PROMPTS = 40, 24
