@@ -250,6 +250,7 @@ class TestStarting:
 
 
 class TestDrawing:
+    @pytest.mark.slow
     def test_each_block_is_judged_twice_with_sides_swapped_by_two_voters(
         self, running: Experiment, panel: Panel
     ) -> None:
@@ -508,6 +509,7 @@ class TestHolding:
         done = waiting.post("/vote/panel/next/", **JSON).json()
         assert done["reason"].startswith("You have judged every pair available")
 
+    @pytest.mark.slow
     def test_by_the_public_leaves_the_panel_its_part(
         self,
         proposal: Proposal,
@@ -699,6 +701,7 @@ class TestWhatKeepsItFromGoingOn:
         )
         assert obstacles_of(running) == []
 
+    @pytest.mark.slow
     def test_a_panel_that_has_met_all_pairs(self, running: Experiment, panel: Panel) -> None:
         members = list(panel.members.all())
         clients = [sit_down(member) for member in members]

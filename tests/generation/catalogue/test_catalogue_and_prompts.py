@@ -144,6 +144,7 @@ def test_what_a_backend_can_not_make_is_refused_in_words(
     assert not Clip.objects.exists()
 
 
+@pytest.mark.slow
 def test_the_sets_of_the_repository_load_twice() -> None:
     for expected in ("created", "same"):
         out = io.StringIO()

@@ -37,7 +37,7 @@ from tests.generation.hosted.services.test_fal import FalStandIn
 from tests.generation.hosted.stand_in import FILE, Answer, aged, due, serving, wait_of, work
 from tests.generation.imports.test_import_clips import film
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 KEY = FalStandIn.keys["FAL_KEY"]
 SETTINGS = FalStandIn.settings

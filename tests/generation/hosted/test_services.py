@@ -39,7 +39,7 @@ from tests.generation.hosted.stand_in import (
     work,
 )
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 HOSTED_MODELS = {
     "happyhorse-1.0-720p", "seedance-2.0-720p", "kling-3-standard", "veo-3.1-720p",

@@ -26,7 +26,7 @@ from generation.models import Clip, ClipState, Prompt, RowOutcome, UploadRow, Ve
 from generation.tasks import import_waiting
 from tests.generation.imports.test_import_clips import film
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 CASES = Path(__file__).with_name("cases")
 PROMPTS = """

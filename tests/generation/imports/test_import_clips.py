@@ -28,7 +28,7 @@ from generation.rendering.claims import claim_clip
 from generation.tasks import sweep_media
 from tests.arena.voting.test_vote import battle_on
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 HEADER = ("file", "version", "prompt", "category", "seed_slot", "seconds_taken", "hardware")
 RATE = 44_100

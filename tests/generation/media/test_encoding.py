@@ -293,6 +293,7 @@ def test_the_last_frame_is_held_for_one_source_frame_and_no_longer(tmp_path: Pat
     assert left_in(tmp_path) == ["film.mkv", "m.mkv", "r.jpg", "r.mp4"]
 
 
+@pytest.mark.slow
 def test_same_master_same_bytes_whatever_lies_in_memory(tmp_path: Path) -> None:
     """Encode in two processes whose unused memory holds different bytes.
 

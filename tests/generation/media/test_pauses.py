@@ -52,7 +52,7 @@ from tests.generation.hosted.stand_in import due, serving
 from tests.generation.imports.test_import_clips import film
 from tests.object_storage import ObjectStorage, S3Fault
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 MANIFEST = "file,version,prompt,category\na.mp4,rival,few-1,t2v-silent\n"
 

@@ -767,6 +767,7 @@ def population_ratings(logits: list[float], taste: float) -> FloatArray:
     return result
 
 
+@pytest.mark.slow
 def test_intervals_cover_where_votes_depend_on_each_other() -> None:
     """60 data sets of 30 voters with 60 votes each on 30 prompts: 300 intervals that claim 95 %.
 
