@@ -18,6 +18,8 @@ from generation.catalogue.entries import CATALOGUES, check_version, load_catalog
 from generation.models import PromptSet, Version
 from generation.rendering.queue import queue_clips
 
+pytestmark = pytest.mark.torch
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ENTRIES = [
     version
