@@ -26,7 +26,7 @@ from generation.backends.registry import load_service
 from generation.catalogue.categories import Conditions
 from generation.hosted.orders import submit_waiting
 from generation.hosted.results import poll_due
-from generation.models import HostedJob
+from generation.models import Clip, ClipState, HostedJob, JobState
 
 FILE = "/files/clip.mp4"
 WORDS = "This is against our rules"
@@ -228,12 +228,21 @@ def due() -> None:
 
 
 def work(rounds: int = 12) -> None:
-    """A hosted worker that is woken so often, with time passing between."""
+    """A hosted worker that is woken so often, with time passing between; once more than there is
+    anything to do is enough."""
+    unfinished = ClipState.WAITING, ClipState.RENDERING
+    still_open = JobState.WAITING, JobState.SUBMITTING, JobState.SUBMITTED
     for _ in range(rounds):
+        idle = not (
+            Clip.objects.filter(state__in=unfinished).exists()
+            or HostedJob.objects.filter(state__in=still_open).exists()
+        )
         submit_waiting(60)
         due()
         poll_due(60)
         due()
+        if idle:
+            return
 
 
 def aged(**since: float) -> None:
