@@ -94,6 +94,11 @@ def start_voting(page: Page, address: str) -> None:
     page.get_by_role("button", name="Start voting").click()
 
 
+def wait_for_pairs(demo: RunningDemo, number: int) -> None:
+    """Clips are made while these tests run."""
+    demo.wait_for("so many pairs", lambda: sum(demo.health()["votable"].values()) >= number)
+
+
 def counted(demo: RunningDemo) -> int:
     boards = [f"{demo.site}/leaderboards/{value}.json" for value in Category.values]
     return sum(requests.get(board, timeout=10).json()["votes"] for board in boards)
@@ -124,6 +129,7 @@ def test_both_clips_really_play_together(demo: RunningDemo, page: Page) -> None:
 
 @pytest.mark.parametrize("context", [DESKTOP], indirect=True)
 def test_the_next_pair_is_there_before_the_vote(demo: RunningDemo, page: Page) -> None:
+    wait_for_pairs(demo, 6)
     fetched: list[str] = []
     page.on("requestfinished", lambda request: fetched.append(request.url))
 
@@ -148,6 +154,7 @@ def test_the_next_pair_is_there_before_the_vote(demo: RunningDemo, page: Page) -
 
 
 def test_without_javascript(demo: RunningDemo, browser: Browser) -> None:
+    wait_for_pairs(demo, 6)
     context = browser.new_context(viewport=PHONE, java_script_enabled=False)
     page = context.new_page()
     start_voting(page, f"{demo.site}/vote/")
@@ -289,7 +296,7 @@ def test_an_experiment_is_watched_without_losing_the_place(
 @pytest.mark.parametrize("context", [DESKTOP], indirect=True)
 def test_sound_can_be_heard_one_side_at_a_time(demo: RunningDemo, page: Page) -> None:
     audible = "[...document.querySelectorAll('video')].map(v => !v.muted && v.volume > 0)"
-    demo.wait_for("clips with sound", lambda: demo.health()["votable"]["t2v-audio"])
+    demo.wait_for("clips with sound", lambda: demo.health()["votable"]["t2v-audio"] >= 2)
     start_voting(page, f"{demo.site}/vote/t2v-audio/")
     ready_to_vote(page)
     assert page.evaluate(audible) == [False, False]
