@@ -88,10 +88,12 @@ class RunningDemo:
         raise AssertionError(f"{what} did not happen in {PATIENCE} s:\n{self.said()}")
 
     def wait_for_all_clips(self) -> None:
+        """By the database: what /healthz says may be some seconds old."""
+
         def done() -> bool:
-            clips = self.health()["clips"]
-            assert clips["failed"] == 0, self.sql("SELECT error FROM generation_clip")
-            return clips["ready"] > 0 and clips["waiting"] == 0
+            states = dict(self.sql("SELECT state, count(*) FROM generation_clip GROUP BY state"))
+            assert "failed" not in states, self.sql("SELECT error FROM generation_clip")
+            return "ready" in states and not {"waiting", "rendering"} & states.keys()
 
         self.wait_for("all clips", done)
 
