@@ -177,7 +177,7 @@ class Retried:
 
 @transaction.atomic
 def retry_failed(clips: QuerySet[Clip], again: bool = False) -> Retried:
-    """Failed clips wait again; what a paid service may have been paid for is not ordered anew.
+    """Failed clips wait again; what a paid service may have been paid for is not ordered again.
 
     1. An order that is out, or that was accepted and then given up, is asked after again.
     2. A clip of which any order counts as spent stays failed, unless `again` says: pay again.

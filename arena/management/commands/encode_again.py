@@ -14,6 +14,8 @@ from generation.media.storage import StorageRefuses
 from generation.models import Clip, ClipState
 from generation.rendering.publish import encode_again
 
+TO_BE_RUN_AGAIN = "{} renditions were made: run this again later."
+
 
 class Command(BaseCommand):
     help = (
@@ -23,14 +25,14 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         done, failed = 0, 0
-        pks = list(_settled(_old()).values_list("pk", flat=True))
+        pks = list(_not_on_screen(_old()).values_list("pk", flat=True))
         for pk in track(pks, "Encoding", console=Console()):
             if why := why_paused():
-                raise CommandError(f"{why} {done} renditions were made: run this again later.")
+                raise CommandError(f"{why} {TO_BE_RUN_AGAIN.format(done)}")
             try:
-                done += encode_again(pk, _settled(_old()))
-            except StorageRefuses:
-                continue  # it is paused now
+                done += encode_again(pk, _not_on_screen(_old()))
+            except StorageRefuses as error:
+                raise CommandError(f"{error} {TO_BE_RUN_AGAIN.format(done)}") from None
             except (EncodingError, OSError) as error:
                 failed += 1
                 self.stdout.write(f"clip {pk}: {error}")
@@ -49,7 +51,7 @@ def _old() -> QuerySet[Clip]:
     return Clip.objects.filter(state=ClipState.READY, profile__lt=profile.PROFILE.number)
 
 
-def _settled(clips: QuerySet[Clip]) -> QuerySet[Clip]:
+def _not_on_screen(clips: QuerySet[Clip]) -> QuerySet[Clip]:
     """Those that no voter has on the screen: a file does not change while it is looked at."""
     battles = Battle.objects.filter(expires_at__gt=Now(), vote__isnull=True, skip__isnull=True)
     return clips.exclude(Q(pk__in=battles.values("clip_a")) | Q(pk__in=battles.values("clip_b")))

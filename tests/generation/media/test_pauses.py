@@ -337,6 +337,17 @@ class TestEveryWriterWaits:
         call_command("encode_again", stdout=io.StringIO())
         assert {clip.profile for clip in Clip.objects.all()} == {PROFILE.number}
 
+    def test_the_last_rendition_of_a_new_profile(
+        self, store: ObjectStorage, votable: list[Clip]
+    ) -> None:
+        Clip.objects.filter(pk=votable[0].pk).update(profile=PROFILE.number - 1)
+        store.faults = [S3Fault("InsufficientStorage", method="PUT")]
+        with pytest.raises(CommandError, match=r"InsufficientStorage.*0 renditions were made"):
+            call_command("encode_again", stdout=io.StringIO())
+        time_passes()
+        call_command("encode_again", stdout=io.StringIO())
+        assert {clip.profile for clip in Clip.objects.all()} == {PROFILE.number}
+
     def test_clips_that_check_voters(self, votable: list[Clip], settings) -> None:
         source = votable[0]
 
